@@ -1,0 +1,96 @@
+"""Where everything of one sandbox is: paths below its directory, ports counted from its base."""
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_PORT_BASE = 24000
+HOSTS = ("api-1", "api-2")
+_LONGEST_SOCKET = "hosts/api-1/.pm2/interactor.sock"
+_SOCKET_PATH_LIMIT = 107
+
+
+def default_directory() -> Path:
+    """The sandbox that commands mean when none is named: $ROLLBACK_SANDBOX, else one per user."""
+    if named := os.environ.get("ROLLBACK_SANDBOX"):
+        return Path(named)
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    return Path(state) / "marketsage.rollback" / "sandbox"
+
+
+def cache_directory() -> Path:
+    """Builds and packages that every sandbox of this user shares: $ROLLBACK_CACHE, else one per user."""
+    if named := os.environ.get("ROLLBACK_CACHE"):
+        return Path(named)
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "marketsage.rollback"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths and ports of one sandbox; inventories/sandbox computes the same ones."""
+
+    directory: Path
+    port_base: int = DEFAULT_PORT_BASE
+
+    def __post_init__(self) -> None:
+        if len(str(self.directory / _LONGEST_SOCKET)) > _SOCKET_PATH_LIMIT:
+            room = _SOCKET_PATH_LIMIT - len(_LONGEST_SOCKET) - 1
+            raise ValueError(f"directory: {self.directory} is too long for Unix sockets; use at most {room} characters")
+
+    @classmethod
+    def existing(cls, directory: Path) -> Layout:
+        """The layout of a sandbox that was brought up in `directory`; FileNotFoundError where none was."""
+        return cls(directory, int((directory / "port_base").read_text()))
+
+    def port(self, name: str) -> int:
+        """The port of one part, by its name in PORTS."""
+        return self.port_base + PORTS[name]
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.port(name)}"
+
+    def host(self, name: str) -> Path:
+        """The directory that stands for one backend host."""
+        return self.directory / "hosts" / name
+
+    @property
+    def secrets(self) -> Path:
+        return self.directory / "secrets"
+
+    @property
+    def logs(self) -> Path:
+        return self.directory / "logs"
+
+    @property
+    def origin(self) -> Path:
+        return self.directory / "origin"
+
+    @property
+    def haproxy(self) -> Path:
+        return self.directory / "haproxy"
+
+    @property
+    def control(self) -> Path:
+        """The rollback's own state on the control host: lock, fencing number, marks, runs."""
+        return self.directory / "control"
+
+    @property
+    def database_url(self) -> str:
+        return f"postgresql://marketsage@127.0.0.1:{self.port('postgres')}/marketsage"
+
+
+PORTS = {
+    "front": 0,
+    "haproxy_stats": 1,
+    "postgres": 5,
+    "redis": 6,
+    "railway_api": 7,
+    "railway_edge": 8,
+    "sink": 9,
+    "api-1": 10,
+    "api-1-metrics": 11,
+    "api-2": 20,
+    "api-2-metrics": 21,
+}
