@@ -32,6 +32,12 @@ class Refused(RollbackError):
     exit_code = 3
 
 
+class Unhealthy(RollbackError):
+    """A required check failed. Inside a run that holds it; by itself nothing was changed."""
+
+    exit_code = 5
+
+
 class Held(RollbackError):
     """A step failed after the run began: traffic stays as safe as it is until somebody resumes or aborts."""
 
@@ -44,11 +50,20 @@ class Unknown(RollbackError):
     exit_code = 30
 
 
-def finish(module: Any, work: Callable[[Any], dict[str, Any]]) -> None:
-    """Exit an AnsibleModule with what `work(module)` returns, or fail with the RollbackError it raises."""
+def outcome_of(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `work` returns, or the failure that its RollbackError or OSError means; `failed` tells which."""
     try:
-        result = work(module)
+        return {"failed": False, **work()}
     except RollbackError as error:
-        module.fail_json(**error.result())
-    else:
-        module.exit_json(**result)
+        return {"failed": True, **error.result()}
+    except OSError as error:
+        named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return {"failed": True, **RollbackError(f"{named}; nothing further was done").result()}
+
+
+def finish(module: Any, work: Callable[[Any], dict[str, Any]]) -> None:
+    """Exit an AnsibleModule with what `work(module)` returns, or fail it with what went wrong."""
+    result = outcome_of(lambda: work(module))
+    if result.pop("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)

@@ -1,0 +1,110 @@
+# Copyright: (c) 2026, MarketSage
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Resolve what a rollback would change; see the module's documentation."""
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ansible_collections.marketsage.rollback.plugins.module_utils import planning, validate
+from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused
+from ansible_collections.marketsage.rollback.plugins.module_utils.files import read_json
+from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
+
+
+def wanted_for(services: list[str], to: Any) -> dict[str, str]:
+    """The release the operator named for each service: a word for a single service, else a dictionary."""
+    if not to:
+        return {}
+    if isinstance(to, dict):
+        unknown = sorted(set(to) - set(services))
+        if unknown:
+            raise BadInput(f"to: {', '.join(unknown)} is not rolled back here; services are {', '.join(services)}")
+        return {service: validate.ref(ref, f"to.{service}") for service, ref in to.items()}
+    if len(services) > 1:
+        raise BadInput(f"to: name a release for each service, for example {{{services[0]}: v1.0.0}}")
+    return {services[0]: validate.ref(to)}
+
+
+def check_severity(severity: str, policy: dict[str, Any], anyway: bool) -> None:
+    """Refused where the decision matrix prefers to fix forward, unless told to roll back anyway."""
+    row = policy["severities"][severity]
+    if row["rollback"] == "refuse" and not anyway:
+        raise Refused(f"severity: {severity} means '{row['action']}'", "To roll back nevertheless, say anyway=true.")
+
+
+def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The plan for what was asked and read."""
+    services = arguments["services"]
+    severity = validate.severity(arguments["severity"])
+    check_severity(severity, arguments["policy"], arguments["anyway"])
+    unknown = [service for service in services if service not in arguments["catalogue"]]
+    if unknown:
+        raise BadInput(f"services: {', '.join(unknown)} is not in the catalogue ({', '.join(arguments['catalogue'])})")
+    wanted = wanted_for(services, arguments["to"])
+    marks = read_json(Control(arguments["control_dir"]).marks_file, {})
+    plan = {
+        "version": 1,
+        "environment": arguments["environment"],
+        "procedure": validate.identifier(arguments["procedure"], "procedure"),
+        "severity": severity,
+        "reason": validate.reason(arguments["reason"]),
+        "services": {
+            service: planning.plan_service(
+                service,
+                arguments["catalogue"][service],
+                hosts=arguments["hosts"].get(service, []),
+                reports=arguments["reports"],
+                marks=marks,
+                wanted=wanted.get(service),
+                verdicts=arguments["schema_verdicts"],
+            )
+            for service in services
+        },
+    }
+    return {**plan, "balancers": planning.balancers_for(plan, arguments["balancers"])}
+
+
+def run_to_go_on_with(control: Control, arguments: dict[str, Any]) -> str | None:
+    """The run that was named, or the interrupted one that this very request began."""
+    if not arguments["run_id"]:
+        asked = ("environment", "procedure", "severity", "reason")
+        return control.interrupted(control_action.operator(), {key: arguments[key] for key in asked})
+    run_id = validate.run_id(arguments["run_id"])
+    if not arguments["severity"] and control.plan(run_id) is None:
+        raise BadInput(f"run_id: there is no run {run_id} in {control.directory}")
+    return run_id
+
+
+class ActionModule(control_action.ControlAction):
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "environment": {"type": "str", "required": True},
+        "procedure": {"type": "str", "required": True},
+        "services": {"type": "list", "elements": "str", "required": True},
+        "severity": {"type": "str", "required": True},
+        "reason": {"type": "str", "required": True},
+        "to": {"type": "raw"},
+        "anyway": {"type": "bool", "default": False},
+        "run_id": {"type": "str"},
+        "control_dir": {"type": "path", "required": True},
+        "policy": {"type": "dict", "required": True},
+        "catalogue": {"type": "dict", "required": True},
+        "hosts": {"type": "dict", "required": True},
+        "balancers": {"type": "list", "elements": "str", "required": True},
+        "reports": {"type": "dict", "required": True},
+        "schema_verdicts": {"type": "dict"},
+    }
+
+    def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        control = Control(arguments["control_dir"])
+        run_id = run_to_go_on_with(control, arguments)
+        pinned = control.plan(run_id) if run_id else None
+        plan = pinned or resolve(arguments)
+        return {
+            "changed": False,
+            "run_id": run_id or "",
+            "plan": plan,
+            "hash": planning.plan_hash(plan),
+            "pinned": bool(pinned),
+            "summary": planning.summary(plan),
+        }

@@ -1,0 +1,145 @@
+# Copyright: (c) 2026, MarketSage
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Checks described as data: HTTP requests made one after the other, what each must answer, and what to clean up."""
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ansible_collections.marketsage.rollback.plugins.module_utils import api
+from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError
+
+_ANY_STATUS = range(100, 600)
+_MOST_THREADS = 16
+
+REQUEST_OPTIONS = {
+    "method": {"type": "str", "default": "GET", "choices": ["GET", "POST", "PUT", "PATCH", "DELETE"]},
+    "url": {"type": "str", "required": True},
+    "headers": {"type": "dict", "default": {}},
+    "json": {"type": "dict"},
+    "status": {"type": "list", "elements": "int", "default": [200]},
+    "contains": {"type": "str"},
+    "equals": {"type": "dict", "default": {}},
+    "save": {"type": "dict", "default": {}},
+}
+CHECK_OPTIONS = {
+    "name": {"type": "str", "required": True},
+    "required": {"type": "bool", "default": True},
+    "timeout": {"type": "float", "default": 5.0},
+    "requests": {"type": "list", "elements": "dict", "default": [], "options": REQUEST_OPTIONS},
+    "cleanup": {"type": "list", "elements": "dict", "default": [], "options": REQUEST_OPTIONS},
+}
+
+
+class CheckFailed(RollbackError):
+    """A request was answered otherwise than the check expects."""
+
+
+def filled(value: Any, known: dict[str, str]) -> Any:
+    """`value` with each <name> replaced by what an earlier answer, or a secret, gave for it."""
+    if isinstance(value, dict):
+        return {key: filled(item, known) for key, item in value.items()}
+    if isinstance(value, str):
+        for name, text in known.items():
+            value = value.replace(f"<{name}>", text)
+    return value
+
+
+def make_request(request: dict[str, Any], known: dict[str, str], timeout: float) -> str:
+    """Make one request, remember what it saves, and return the evidence; CheckFailed where the answer is wrong."""
+    response = api.request(
+        request["method"],
+        filled(request["url"], known),
+        headers=filled(request["headers"], known),
+        json=filled(request["json"], known),
+        timeout=timeout,
+        expect=_ANY_STATUS,
+    )
+    asked = f"{request['method']} {request['url']}"
+    if response.status not in request["status"]:
+        wanted = " or ".join(str(status) for status in request["status"])
+        raise CheckFailed(f"{asked} answered {response.status}, expected {wanted}")
+    if request["contains"] and request["contains"] not in response.text:
+        raise CheckFailed(f"{asked} answered {response.status} without {request['contains']!r}")
+    if request["equals"] or request["save"]:
+        _compare_and_save(asked, response.json(), request, known)
+    return f"{asked} answered {response.status}"
+
+
+def _compare_and_save(asked: str, answer: Any, request: dict[str, Any], known: dict[str, str]) -> None:
+    if not isinstance(answer, dict):
+        raise CheckFailed(f"{asked} answered no JSON object")
+    for key, wanted in request["equals"].items():
+        if answer.get(key) != wanted:
+            raise CheckFailed(f"{asked} says {key} is {answer.get(key)!r}, expected {wanted!r}")
+    for name, key in request["save"].items():
+        if key not in answer:
+            raise CheckFailed(f"{asked} answered without {key!r}")
+        known[name] = str(answer[key])
+
+
+def run_check(check: dict[str, Any], secrets: dict[str, str]) -> dict[str, Any]:
+    """Run one check to its end, clean-up included: name, required, status (passed or failed), evidence, seconds."""
+    known = dict(secrets)
+    began = time.monotonic()
+    status = "passed"
+    evidence = ""
+    try:
+        for request in check["requests"]:
+            evidence = make_request(request, known, check["timeout"])
+    except RollbackError as error:
+        status, evidence = "failed", str(error)
+    status, evidence = _clean_up(check, known, secrets, status, evidence)
+    return {
+        "name": check["name"],
+        "required": check["required"],
+        "status": status,
+        "evidence": evidence,
+        "seconds": round(time.monotonic() - began, 3),
+    }
+
+
+def _clean_up(
+    check: dict[str, Any], known: dict[str, str], secrets: dict[str, str], status: str, evidence: str
+) -> tuple[str, str]:
+    if not (set(known) - set(secrets)):
+        return status, evidence
+    try:
+        for request in check["cleanup"]:
+            make_request(request, known, check["timeout"])
+    except RollbackError as error:
+        return "failed", f"{evidence}; clean-up: {error}"
+    return status, evidence
+
+
+def run_checks(checks: list[dict[str, Any]], secrets: dict[str, str]) -> list[dict[str, Any]]:
+    """Run the checks at the same time; results in their order."""
+    if not checks:
+        return []
+    with ThreadPoolExecutor(min(len(checks), _MOST_THREADS)) as pool:
+        return list(pool.map(lambda check: run_check(check, secrets), checks))
+
+
+def passed(results: list[dict[str, Any]]) -> bool:
+    """Whether every required check passed; nothing checked is not a pass."""
+    required = [result for result in results if result["required"]]
+    return bool(required) and all(result["status"] == "passed" for result in required)
+
+
+def gate(
+    checks: list[dict[str, Any]], secrets: dict[str, str], passes: int, interval: float, deadline: Deadline
+) -> tuple[int, list[dict[str, Any]]]:
+    """Repeat the checks until they passed `passes` times in a row or the time is up.
+
+    Returns the length of the last unbroken row of passes and the last results.
+    """
+    in_a_row = 0
+    results: list[dict[str, Any]] = []
+    for _attempt in deadline.attempts(interval):
+        results = run_checks(checks, secrets)
+        in_a_row = in_a_row + 1 if passed(results) else 0
+        if in_a_row == passes:
+            break
+    return in_a_row, results

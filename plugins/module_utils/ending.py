@@ -1,0 +1,60 @@
+# Copyright: (c) 2026, MarketSage
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""How a run ended, worked out from what its tasks returned: end state, exit code, and what to do next."""
+from __future__ import annotations
+
+from typing import Any
+
+HELD = 20
+UNKNOWN = 30
+NAMES = {0: "DONE", 1: "FAILED", 2: "BAD INPUT", 3: "REFUSED", 5: "UNHEALTHY", HELD: "HELD", UNKNOWN: "UNKNOWN"}
+
+
+class Ending:
+    """Collects task results as they come; both the callback and the command read the end state from it."""
+
+    def __init__(self) -> None:
+        self.run: dict[str, Any] | None = None
+        self.status: str | None = None
+        self.closed: dict[str, Any] | None = None
+        self.failure: dict[str, Any] | None = None
+
+    def succeeded(self, values: dict[str, Any]) -> None:
+        """Take in a task's result; only those of rollback_run say something."""
+        if "status" in values and "run" in values:
+            self.run, self.status = values["run"], values["status"]
+        if values.get("outcome"):
+            self.closed = values["outcome"]
+
+    def failed(self, host: str, values: dict[str, Any]) -> None:
+        """Take in a task's failure; the first of the collection's own errors is what the run failed of."""
+        if self.failure is None or (self.failure["exit_code"] is None and values.get("exit_code")):
+            self.failure = {
+                "host": host,
+                "msg": str(values.get("msg") or "failed"),
+                "exit_code": values.get("exit_code"),
+                "advice": values.get("advice") or "",
+            }
+
+    def exit_code(self) -> int | None:
+        """The run's exit code; None where nothing of this collection decided, so that Ansible's own stands."""
+        if self.closed:
+            return int(self.closed["exit_code"])
+        if self.run:
+            return UNKNOWN if self.failure and self.failure["exit_code"] == UNKNOWN else HELD
+        return self.failure["exit_code"] if self.failure else None
+
+    def lines(self) -> list[str]:
+        """The end state and the next step, for a human; nothing where nothing was decided."""
+        code = self.exit_code()
+        if self.closed:
+            return [f"DONE: {self.closed['run']}: the gate passed and traffic is on"]
+        if code is None:
+            return ["DONE: nothing to change"] if self.status == "nothing" else []
+        failure = self.failure or {"host": "localhost", "msg": "ended before its last step", "advice": ""}
+        lines = [f"{NAMES.get(code, 'FAILED')}: {failure['host']}: {failure['msg']}"]
+        if failure["advice"]:
+            lines.append(f"NEXT: {failure['advice']}")
+        if self.run:
+            lines.append(f"NEXT: when that is mended: rollback resume {self.run['id']}")
+        return lines

@@ -1,0 +1,212 @@
+# Copyright: (c) 2026, MarketSage
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""From what was read to what will be changed: the plan of a run, resolved once and pinned."""
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused
+from ansible_collections.marketsage.rollback.plugins.module_utils.journal import digest
+
+CODE_ALONE_IS_ENOUGH = ("equal", "additive")
+
+
+def mark_of(marks: dict[str, Any], service: str, commit: str) -> str | None:
+    """Whether a release is known to be good or bad; None where nobody said."""
+    mark: str | None = marks.get(service, {}).get(commit, {}).get("mark")
+    return mark
+
+
+def plan_hash(plan: dict[str, Any]) -> str:
+    """The sha256 of a plan, which approval and record refer to."""
+    return digest(plan)
+
+
+def reports_of(service: str, hosts: list[str], reports: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What each host of a service reported; refused where there is no host or one said nothing."""
+    if not hosts:
+        raise Refused(f"{service}: its group has no host in the inventory, so there is nothing to roll back")
+    silent = [host for host in hosts if "candidates" not in reports.get(host, {})]
+    if silent:
+        said = "; ".join(f"{host}: {reports.get(host, {}).get('msg', 'unreachable')}" for host in silent)
+        raise Refused(
+            f"{service}: could not be read on {len(silent)} of {len(hosts)} hosts ({said})",
+            "Restore the connection to these hosts and run the same command again.",
+        )
+    return {host: reports[host] for host in hosts}
+
+
+def common_candidates(reports: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Releases that every host can go back to, newest first, as the first host orders them."""
+    first, *others = reports.values()
+    return [
+        candidate
+        for candidate in first["candidates"]
+        if all(any(other["commit"] == candidate["commit"] for other in report["candidates"]) for report in others)
+    ]
+
+
+def live_releases(reports: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The distinct releases that are live on the hosts of one service."""
+    distinct = {report["live"]["commit"]: report["live"] for report in reports.values() if report.get("live")}
+    return list(distinct.values())
+
+
+def is_named(release: dict[str, Any], wanted: str) -> bool:
+    """Whether the operator's word (id, commit, tag or deployment) means this release."""
+    return wanted in (release.get("release"), release.get("commit"), release.get("ref"), release.get("deployment"))
+
+
+def choose(
+    service: str,
+    live: list[dict[str, Any]],
+    candidates: list[dict[str, Any]],
+    marks: dict[str, Any],
+    wanted: str | None,
+) -> dict[str, Any] | None:
+    """The release to go back to, or None where the live one already is what is wanted.
+
+    Without `wanted` that is the newest candidate marked good, else the newest not marked bad; a service whose
+    only live release is marked good stays as it is.
+    """
+    if wanted:
+        return _choose_named(service, live, candidates, wanted)
+    if len(live) == 1 and mark_of(marks, service, live[0]["commit"]) == "good":
+        return None
+    allowed = [candidate for candidate in candidates if mark_of(marks, service, candidate["commit"]) != "bad"]
+    good = [candidate for candidate in allowed if mark_of(marks, service, candidate["commit"]) == "good"]
+    if not allowed:
+        known = ", ".join(name_of(candidate) for candidate in candidates) or "none"
+        raise Refused(
+            f"{service}: there is no release to go back to (live before: {known}, each marked bad)",
+            "Name one explicitly with 'to', or fix forward.",
+        )
+    return (good or allowed)[0]
+
+
+def _choose_named(
+    service: str, live: list[dict[str, Any]], candidates: list[dict[str, Any]], wanted: str
+) -> dict[str, Any] | None:
+    if len(live) == 1 and is_named(live[0], wanted):
+        return None
+    for candidate in [*candidates, *live]:
+        if is_named(candidate, wanted):
+            return candidate
+    known = ", ".join(name_of(candidate) for candidate in candidates) or "none"
+    raise BadInput(f"to: {service} has no release {wanted!r} that every host can go back to; it has: {known}")
+
+
+def name_of(release: dict[str, Any]) -> str:
+    """How a release is shown: its id, and its tag where it has one."""
+    shown = str(release["release"])
+    return f"{shown} ({release['ref']})" if release.get("ref") else shown
+
+
+def check_schema(verdicts: dict[str, Any] | None, target: dict[str, Any]) -> dict[str, Any]:
+    """The verdict on database and target release; refused unless going back by code alone is safe."""
+    if verdicts is None:
+        raise Refused("database: its schema could not be read, so it is not known whether the target can live with it")
+    verdict = verdicts.get(target["release"])
+    if verdict is None:
+        raise Refused(f"database: nothing is known about the migrations of release {name_of(target)}")
+    if verdict["verdict"] not in CODE_ALONE_IS_ENOUGH:
+        said = "; ".join(verdict["reasons"])
+        raise Refused(
+            f"database: its schema is {verdict['verdict']} for release {name_of(target)}: {said}",
+            "Code alone cannot go back here. Choose another release with 'to', or fix forward.",
+        )
+    return {"verdict": verdict["verdict"], "reasons": verdict["reasons"]}
+
+
+def pinned(release: dict[str, Any]) -> dict[str, Any]:
+    """Those facts of a release that identify it, for ever the same."""
+    return {key: release[key] for key in ("release", "commit", "ref", "deployment") if release.get(key)}
+
+
+def plan_service(
+    service: str,
+    settings: dict[str, Any],
+    *,
+    hosts: list[str],
+    reports: dict[str, Any],
+    marks: dict[str, Any],
+    wanted: str | None,
+    verdicts: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """One service's part of the plan."""
+    read = reports_of(service, hosts, reports)
+    live = live_releases(read)
+    target = choose(service, live, common_candidates(read), marks, wanted)
+    part: dict[str, Any] = {"hosts": hosts, "from": [pinned(release) for release in live]}
+    if target is None:
+        return {**part, "action": "none", "to": pinned(live[0]), "stop_traffic": False}
+    part.update(action="rollback", to=pinned(target), stop_traffic=settings["stop_traffic"])
+    if target.get("method"):
+        part["method"] = target["method"]
+    if settings["uses_database"]:
+        part["schema"] = check_schema(verdicts, target)
+    return part
+
+
+def needs_page(plan: dict[str, Any]) -> bool:
+    """Whether traffic must be stopped for this plan."""
+    return any(part["stop_traffic"] for part in plan["services"].values())
+
+
+def changed_services(plan: dict[str, Any]) -> list[str]:
+    return [service for service, part in plan["services"].items() if part["action"] == "rollback"]
+
+
+def planned_hosts(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each host that the plan changes, with the groups by which plays name it."""
+    groups: dict[str, list[str]] = {}
+    for service in changed_services(plan):
+        for host in plan["services"][service]["hosts"]:
+            groups.setdefault(host, []).append(f"planned_{service}")
+    for host in plan["balancers"]:
+        groups.setdefault(host, []).append("planned_balancer")
+    return [{"name": host, "groups": names} for host, names in groups.items()]
+
+
+def verify_reports(plan: dict[str, Any], reports: dict[str, Any]) -> list[str]:
+    """What speaks against success: a line for each planned host that did not prove the planned release."""
+    complaints = []
+    for service in changed_services(plan):
+        part = plan["services"][service]
+        for host in part["hosts"]:
+            report = reports.get(host) or {}
+            if not report.get("passed"):
+                complaints.append(f"{host}: {report.get('msg') or 'no gate result'}")
+            elif report.get("release") != part["to"]["release"]:
+                complaints.append(f"{host}: answers as {report.get('release')}, planned is {part['to']['release']}")
+    return complaints
+
+
+def balancers_for(plan: dict[str, Any], balancers: list[str]) -> list[str]:
+    """The balancers that show the maintenance page while this plan is carried out."""
+    if not needs_page(plan):
+        return []
+    if not balancers:
+        raise Refused("balancer: its group has no host in the inventory, so traffic could not be stopped")
+    return balancers
+
+
+def summary(plan: dict[str, Any]) -> list[str]:
+    """The plan in lines that a tired person can check."""
+    lines = [f"{plan['severity']} {plan['procedure']} in {plan['environment']}: {plan['reason']}"]
+    lines += [_service_line(service, part) for service, part in plan["services"].items()]
+    lines += [
+        f"database: {part['schema']['verdict']}; {'; '.join(part['schema']['reasons'])}"
+        for part in plan["services"].values()
+        if part.get("schema")
+    ]
+    page = f"maintenance page on {', '.join(plan['balancers'])} meanwhile" if plan["balancers"] else "no page needed"
+    return [*lines, f"traffic: {page}" if changed_services(plan) else "nothing to change"]
+
+
+def _service_line(service: str, part: dict[str, Any]) -> str:
+    live = ", ".join(name_of(release) for release in part["from"])
+    if part["action"] == "none":
+        return f"{service}: {live} stays, it is the last good release"
+    method = f" by {part['method']}" if part.get("method") else ""
+    return f"{service}: {live} -> {name_of(part['to'])}{method} on {', '.join(part['hosts'])}"

@@ -1,0 +1,246 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, MarketSage
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: health_gate
+short_description: Pass only when a service proves its health several times in a row
+version_added: 0.1.0
+description:
+  - Makes all checks at the same time, again and again, until every required one has passed O(passes) times in a row.
+  - A check is one or more HTTP requests made one after the other. Each is a real request whose answer is read;
+    a status, a part of the body and values of a JSON answer can be expected.
+  - With O(release) the service must also say that it is this release, in the answer of the process that serves it.
+  - No check at all is a failure.
+options:
+  checks:
+    description: What to check.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: The line of the checklist.
+        type: str
+        required: true
+      required:
+        description: Whether the gate stays closed when this check fails.
+        type: bool
+        default: true
+      timeout:
+        description: Seconds for each of its requests.
+        type: float
+        default: 5.0
+      requests:
+        description: The requests, made in this order.
+        type: list
+        elements: dict
+        default: []
+        suboptions: &request
+          method:
+            description: The HTTP method.
+            type: str
+            choices: [GET, POST, PUT, PATCH, DELETE]
+            default: GET
+          url:
+            description: Where to. V(<name>) stands for a value saved earlier in this check or a secret.
+            type: str
+            required: true
+          headers:
+            description: Headers to send; V(<name>) as in O(checks[].requests[].url).
+            type: dict
+            default: {}
+          json:
+            description: The JSON body to send; V(<name>) as in O(checks[].requests[].url).
+            type: dict
+          status:
+            description: Status codes that are right.
+            type: list
+            elements: int
+            default: [200]
+          contains:
+            description: Text that the answer must contain.
+            type: str
+          equals:
+            description: Keys of the JSON answer and the values they must have.
+            type: dict
+            default: {}
+          save:
+            description: Names under which values of the JSON answer are kept, with their keys.
+            type: dict
+            default: {}
+      cleanup:
+        description: Requests made at the end if anything was saved, so that a probe leaves nothing behind.
+        type: list
+        elements: dict
+        default: []
+        suboptions: *request
+  release:
+    description: The release id that the service must say it is.
+    type: str
+  release_url:
+    description: Where the service says which release it is, as C(release) in a JSON object. Required with O(release).
+    type: str
+  release_headers:
+    description: Headers for O(release_url).
+    type: dict
+    default: {}
+  secret_files:
+    description: Names usable as V(<name>) in requests, and the private files (mode 0600) that hold their values.
+    type: dict
+    default: {}
+  passes:
+    description: How many times in a row everything must pass.
+    type: int
+    default: 3
+  interval:
+    description: Seconds between two rounds.
+    type: float
+    default: 0.3
+  timeout:
+    description: Seconds after which the gate counts as failed.
+    type: float
+    default: 60.0
+  fail:
+    description: Whether a gate that does not open fails the task; otherwise it is only reported.
+    type: bool
+    default: true
+attributes:
+  check_mode:
+    description: It changes nothing but what its checks create and remove again; in check mode it does not run.
+    support: none
+  diff_mode:
+    description: It has no state to show.
+    support: none
+  platform:
+    description: Where it runs.
+    support: full
+    platforms: posix
+author:
+  - MarketSage (@marketsage)
+"""
+
+EXAMPLES = r"""
+- name: Health check
+  marketsage.rollback.health_gate:
+    release: 3f2a9c81d0e4
+    release_url: http://127.0.0.1:3000/api/v2/health
+    checks:
+      - name: Database connections working
+        requests:
+          - url: http://127.0.0.1:3000/api/v2/health/db
+      - name: Core CRUD operations functional
+        requests:
+          - url: http://127.0.0.1:3000/api/v2/contacts
+            method: POST
+            json: {email: probe@example.com}
+            status: [201]
+            save: {id: id}
+        cleanup:
+          - url: http://127.0.0.1:3000/api/v2/contacts/<id>
+            method: DELETE
+"""
+
+RETURN = r"""
+passed:
+  description: Whether everything required passed O(passes) times in a row.
+  type: bool
+  returned: always
+release:
+  description: The release that the service proved to be; empty where O(release) was not given or not proved.
+  type: str
+  returned: always
+passes:
+  description: How often in a row everything had passed at the end.
+  type: int
+  returned: always
+results:
+  description: The last result of each check.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    name:
+      description: The check.
+      type: str
+    required:
+      description: Whether the gate depends on it.
+      type: bool
+    status:
+      description: V(passed) or V(failed).
+      type: str
+    evidence:
+      description: What was asked and answered.
+      type: str
+    seconds:
+      description: How long it took.
+      type: float
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.marketsage.rollback.plugins.module_utils import checks, validate
+from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import Unhealthy, finish
+from ansible_collections.marketsage.rollback.plugins.module_utils.files import read_secret
+
+
+def release_check(release: str, url: str, headers: dict[str, str]) -> dict[str, Any]:
+    """The check that the answering process is this release."""
+    request = {
+        "method": "GET",
+        "url": validate.url(url, "release_url"),
+        "headers": headers,
+        "json": None,
+        "status": [200],
+        "contains": None,
+        "equals": {"release": validate.release_id(release)},
+        "save": {},
+    }
+    return {"name": f"is release {release}", "required": True, "timeout": 5.0, "requests": [request], "cleanup": []}
+
+
+def open_gate(params: dict[str, Any]) -> dict[str, Any]:
+    """Run the gate; Unhealthy with every failed check when it does not open."""
+    secrets = {name: read_secret(path, f"secret_files.{name}") for name, path in params["secret_files"].items()}
+    wanted = list(params["checks"])
+    if params["release"]:
+        wanted.insert(0, release_check(params["release"], params["release_url"], params["release_headers"]))
+    passes = validate.positive(params["passes"], "passes")
+    deadline = Deadline(params["timeout"])
+    in_a_row, results = checks.gate(wanted, secrets, passes, params["interval"], deadline)
+    opened = in_a_row == passes
+    if not opened and params["fail"]:
+        raise Unhealthy(why_closed(results, in_a_row, passes))
+    proved = params["release"] if opened else ""
+    return {"changed": False, "passed": opened, "release": proved or "", "passes": in_a_row, "results": results}
+
+
+def why_closed(results: list[dict[str, Any]], in_a_row: int, passes: int) -> str:
+    """One line on what kept the gate closed."""
+    failed = [f"{result['name']}: {result['evidence']}" for result in results if result["status"] != "passed"]
+    return "; ".join(failed) or f"passed only {in_a_row} of {passes} times in a row before the time was up"
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "checks": {"type": "list", "elements": "dict", "required": True, "options": checks.CHECK_OPTIONS},
+            "release": {"type": "str"},
+            "release_url": {"type": "str"},
+            "release_headers": {"type": "dict", "default": {}},
+            "secret_files": {"type": "dict", "default": {}, "no_log": False},
+            "passes": {"type": "int", "default": 3},
+            "interval": {"type": "float", "default": 0.3},
+            "timeout": {"type": "float", "default": 60.0},
+            "fail": {"type": "bool", "default": True},
+        },
+        required_by={"release": ["release_url"]},
+    )
+    finish(module, lambda module: open_gate(module.params))
+
+
+if __name__ == "__main__":
+    main()

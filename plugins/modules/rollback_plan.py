@@ -1,0 +1,135 @@
+# Copyright: (c) 2026, MarketSage
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rollback_plan
+short_description: Resolve what a rollback would change
+version_added: 0.1.0
+description:
+  - Chooses for each service the release to go back to, once, from what its hosts reported, from the history of what
+    was live and from what is known to be good or bad. The result is the plan that every later step takes.
+  - A service whose live release is marked good stays as it is unless O(to) names another.
+  - A release marked bad is never chosen by itself, nor is one that was never live or that some host cannot go back to.
+  - Runs on the controller and changes nothing. Given the O(run_id) of a run that exists, it returns its pinned plan.
+options:
+  environment:
+    description: The name of the environment.
+    type: str
+    required: true
+  procedure:
+    description: The name of the procedure.
+    type: str
+    required: true
+  services:
+    description: The services to roll back, in this order.
+    type: list
+    elements: str
+    required: true
+  severity:
+    description: V(P0), V(P1), V(P2) or V(P3).
+    type: str
+    required: true
+  reason:
+    description: Why, in one line.
+    type: str
+    required: true
+  to:
+    description:
+      - The release to go back to, by its id, commit, tag or deployment, instead of the one that would be chosen.
+      - For several services a dictionary with the service as key.
+    type: raw
+  anyway:
+    description: Roll back although the severity's policy prefers to fix forward.
+    type: bool
+    default: false
+  run_id:
+    description: A run whose pinned plan is wanted, if there is one of that id.
+    type: str
+  control_dir:
+    description: The control host's record of the environment.
+    type: path
+    required: true
+  policy:
+    description: The decision matrix, C(playbooks/group_vars/all/policy.yml).
+    type: dict
+    required: true
+  catalogue:
+    description: The services, C(playbooks/group_vars/all/services.yml).
+    type: dict
+    required: true
+  hosts:
+    description: The hosts of each service.
+    type: dict
+    required: true
+  balancers:
+    description: The hosts that can show the maintenance page.
+    type: list
+    elements: str
+    required: true
+  reports:
+    description: What M(marketsage.rollback.release) and M(marketsage.rollback.railway_rollback) read, by host.
+    type: dict
+    required: true
+  schema_verdicts:
+    description: What M(marketsage.rollback.prisma_migrate) found, by release id.
+    type: dict
+attributes:
+  action:
+    description: Runs on the controller.
+    support: full
+  check_mode:
+    description: Can run in check mode.
+    support: full
+  diff_mode:
+    description: It changes nothing.
+    support: none
+  platform:
+    description: Where it runs.
+    support: full
+    platforms: posix
+author:
+  - MarketSage (@marketsage)
+"""
+
+EXAMPLES = r"""
+- name: Resolve the plan
+  marketsage.rollback.rollback_plan:
+    environment: production
+    procedure: backend
+    services: [backend]
+    severity: P0
+    reason: health answers 500
+    control_dir: /var/lib/marketsage.rollback/production
+    policy: "{{ rollback_policy }}"
+    catalogue: "{{ rollback_services }}"
+    hosts: {backend: "{{ groups['backend'] }}"}
+    balancers: "{{ groups['balancer'] }}"
+    reports: "{{ reports }}"
+    schema_verdicts: "{{ verdicts }}"
+  register: resolved
+"""
+
+RETURN = r"""
+run_id:
+  description: The run to go on with, an interrupted one that the same request began included; empty for a new one.
+  type: str
+  returned: success
+plan:
+  description: The plan. Equal states give equal plans, to the letter.
+  type: dict
+  returned: success
+hash:
+  description: The sha256 of the plan.
+  type: str
+  returned: success
+pinned:
+  description: Whether it is the plan of a run that was begun earlier.
+  type: bool
+  returned: success
+summary:
+  description: The plan in lines for a human.
+  type: list
+  elements: str
+  returned: success
+"""
