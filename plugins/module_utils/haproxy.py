@@ -1,0 +1,196 @@
+# Copyright: (c) 2026, MarketSage
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""HAProxy's runtime socket: a maintenance page kept in a map, and one server of a backend.
+
+The runtime API has no exit status: any text in reply to a change is its refusal.
+"""
+from __future__ import annotations
+
+import csv
+import os
+import re
+import socket
+import stat
+from typing import Any, Callable
+
+from ansible_collections.marketsage.rollback.plugins.module_utils.balancer import Seen
+from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held, Unknown
+from ansible_collections.marketsage.rollback.plugins.module_utils.files import write_atomically
+from ansible_collections.marketsage.rollback.plugins.module_utils.validate import absolute_path
+
+_TCP = re.compile(r"(127\.0\.0\.1|localhost):(\d{1,5})", re.ASCII)
+_OPERATIONAL = {"0": "stopped", "1": "starting", "2": "running", "3": "stopping"}
+_FORCED_MAINTENANCE = 0x01
+_FORCED_DRAIN = 0x08
+
+
+def address(value: str, name: str = "socket") -> str | tuple[str, int]:
+    """The runtime socket's address: a Unix path, or a TCP port of this machine (the socket asks for no password)."""
+    tcp = _TCP.fullmatch(value)
+    if tcp:
+        return tcp.group(1), int(tcp.group(2))
+    if not value.startswith("/"):
+        raise BadInput(f"{name}: {value!r} is neither an absolute path nor 127.0.0.1:PORT")
+    return absolute_path(value, name)
+
+
+class Runtime:
+    """Asks one command per connection; no answer before the deadline is Unknown."""
+
+    def __init__(self, where: str | tuple[str, int], deadline: Deadline) -> None:
+        self._where = where
+        self.deadline = deadline
+
+    def ask(self, command: str) -> str:
+        try:
+            return self._exchange(f"{command}\n".encode()).decode("utf-8", "replace").strip()
+        except OSError as error:
+            raise Unknown(f"HAProxy does not answer on {self._where} ({error}); is it running?") from None
+
+    def change(self, command: str) -> None:
+        reply = self.ask(command)
+        if reply:
+            raise Held(f"HAProxy refused '{command}': {reply.splitlines()[0]}")
+
+    def _exchange(self, command: bytes) -> bytes:
+        family = socket.AF_UNIX if isinstance(self._where, str) else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as connection:
+            connection.settimeout(max(0.1, self.deadline.left()))
+            connection.connect(self._where)
+            connection.sendall(command)
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+class MaintenanceMap:
+    """The page as haproxy.cfg looks it up: `all on|off` and `message TEXT` in a map file.
+
+    The runtime decides what users get now, the file what they get after a reload or restart.
+    """
+
+    def __init__(self, runtime: Runtime, path: str, warn: Callable[[str], None]) -> None:
+        self._runtime = runtime
+        self._path = path
+        self._warn = warn
+
+    def read(self) -> Seen:
+        runtime, file = self._runtime_map(), self._file_map()
+        return Seen(
+            serving=runtime.get("all") == "on", lasting=file.get("all") == "on", message=runtime.get("message")
+        )
+
+    def enable(self, message: str) -> None:
+        """Put the page up even where the file cannot be written: users come first, a reload is a later worry."""
+        wanted = {"message": message, "all": "on"}
+        try:
+            self._write_file(wanted)
+        except OSError as error:
+            self._warn(
+                f"{self._path} could not be written ({error.strerror}): a reload of HAProxy takes the page down"
+            )
+        self._apply(wanted)
+
+    def disable(self) -> None:
+        try:
+            self._write_file({"all": "off"})
+        except OSError as error:
+            raise Held(f"{self._path} could not be written ({error.strerror}); the page stays up") from None
+        self._apply({"all": "off"})
+
+    def _apply(self, wanted: dict[str, str]) -> None:
+        present = self._runtime_map()
+        for key, value in wanted.items():
+            verb = "set" if key in present else "add"
+            self._runtime.change(f"{verb} map {self._path} {key} {_escaped(value)}")
+
+    def _runtime_map(self) -> dict[str, str]:
+        reply = self._runtime.ask(f"show map {self._path}")
+        if reply and not reply.startswith("0x"):
+            raise BadInput(f"map_file: HAProxy has loaded no map {self._path}; name it exactly as haproxy.cfg does")
+        return _pairs(line.partition(" ")[2] for line in reply.splitlines())
+
+    def _file_map(self) -> dict[str, str]:
+        return _pairs(line for line in self._lines() if not line.startswith("#"))
+
+    def _lines(self) -> list[str]:
+        try:
+            with open(self._path) as file:
+                return file.read().splitlines()
+        except OSError as error:
+            raise BadInput(f"map_file: {self._path} cannot be read ({error.strerror})") from None
+
+    def _write_file(self, wanted: dict[str, str]) -> None:
+        others = [line for line in self._lines() if line.partition(" ")[0] not in wanted]
+        lines = others + [f"{key} {value}" for key, value in wanted.items()]
+        mode = stat.S_IMODE(os.stat(self._path).st_mode)
+        write_atomically(self._path, "\n".join(lines) + "\n", mode)
+
+
+class Server:
+    """One server of a backend, taken out of rotation gently and put back."""
+
+    def __init__(self, runtime: Runtime, backend: str, name: str) -> None:
+        self._runtime = runtime
+        self._backend = backend
+        self._name = name
+
+    def read(self) -> dict[str, Any]:
+        """Its name, `admin` (ready, drain, maint), `operational` state and number of `sessions`."""
+        fields = self._row("show servers state", "srv_name")
+        flags = int(fields["srv_admin_state"])
+        admin = "maint" if flags & _FORCED_MAINTENANCE else "drain" if flags & _FORCED_DRAIN else "ready"
+        return {
+            "backend": self._backend,
+            "name": self._name,
+            "admin": admin,
+            "operational": _OPERATIONAL.get(fields["srv_op_state"], "unknown"),
+            "sessions": int(self._row("show stat", "svname", arguments=" 4 -1")["scur"]),
+        }
+
+    def set(self, admin: str) -> None:
+        """Give it the administrative state `ready` or `drain`."""
+        self._runtime.change(f"set server {self._backend}/{self._name} state {admin}")
+
+    def wait(self, finished: Callable[[dict[str, Any]], bool], wanted: str) -> dict[str, Any]:
+        """Its state once `finished`; Held when it is not so before the deadline."""
+        for _attempt in self._runtime.deadline.attempts(0.05, longest=0.5):
+            state = self.read()
+            if finished(state):
+                return state
+        raise Held(
+            f"server {self._backend}/{self._name} is not {wanted} after {self._runtime.deadline.seconds:g} s: "
+            f"{state['admin']}, {state['operational']}, {state['sessions']} sessions"
+        )
+
+    def _row(self, command: str, key: str, arguments: str = "") -> dict[str, str]:
+        reply = self._runtime.ask(f"{command} {self._backend}{arguments}")
+        header, _hash, table = reply.partition("# ")
+        if not table:
+            raise BadInput(f"backend: HAProxy has no backend {self._backend} ({header.strip()})")
+        separator = "," if "," in table.splitlines()[0] else " "
+        for row in csv.DictReader(table.splitlines(), delimiter=separator):
+            if row[key] == self._name:
+                return row
+        raise BadInput(f"server: backend {self._backend} has no server {self._name}")
+
+
+def drained(state: dict[str, Any]) -> bool:
+    return state["admin"] == "drain" and state["sessions"] == 0
+
+
+def ready(state: dict[str, Any]) -> bool:
+    return state["admin"] == "ready" and state["operational"] == "running"
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\ ;])", r"\\\1", text)
+
+
+def _pairs(lines: Any) -> dict[str, str]:
+    """Keys and values of a map; of a key that is there twice HAProxy uses the first."""
+    pairs: dict[str, str] = {}
+    for line in lines:
+        key, _space, value = line.strip().partition(" ")
+        if key:
+            pairs.setdefault(key, value.strip())
+    return pairs

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+
+@pytest.fixture
+def call_module(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """Run a module's main() in this process and return what it exits with, as Ansible would see it."""
+
+    def call(module: Any, *, check: bool = False, **arguments: Any) -> dict[str, Any]:
+        with patch_module_args({**arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
+            module.main()
+        return json.loads(capsys.readouterr().out)
+
+    return call
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> dict[str, Any]:
+    """An open run, as modules take it."""
+    return {"id": "20261124T031500Z-backend-3f9a", "fence": 1, "state_dir": str(tmp_path / "state")}
