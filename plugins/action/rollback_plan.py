@@ -86,6 +86,7 @@ class ActionModule(control_action.ControlAction):
         "to": {"type": "raw"},
         "anyway": {"type": "bool", "default": False},
         "run_id": {"type": "str"},
+        "expected_hash": {"type": "str"},
         "control_dir": {"type": "path", "required": True},
         "policy": {"type": "dict", "required": True},
         "catalogue": {"type": "dict", "required": True},
@@ -100,11 +101,17 @@ class ActionModule(control_action.ControlAction):
         run_id = run_to_go_on_with(control, arguments)
         pinned = control.plan(run_id) if run_id else None
         plan = pinned or resolve(arguments)
+        plan_hash = planning.plan_hash(plan)
+        if arguments["expected_hash"] and arguments["expected_hash"] != plan_hash:
+            raise Refused(
+                f"plan: it is now {plan_hash[:12]}, not {arguments['expected_hash'][:12]} as agreed to",
+                "Something changed meanwhile. Look at the new plan.",
+            )
         return {
             "changed": False,
             "run_id": run_id or "",
             "plan": plan,
-            "hash": planning.plan_hash(plan),
+            "hash": plan_hash,
             "pinned": bool(pinned),
             "summary": planning.summary(plan),
         }

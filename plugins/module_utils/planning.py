@@ -33,7 +33,22 @@ def reports_of(service: str, hosts: list[str], reports: dict[str, Any]) -> dict[
             f"{service}: could not be read on {len(silent)} of {len(hosts)} hosts ({said})",
             "Restore the connection to these hosts and run the same command again.",
         )
-    return {host: reports[host] for host in hosts}
+    return {host: _in_our_words(reports[host]) for host in hosts}
+
+
+def _in_our_words(report: dict[str, Any]) -> dict[str, Any]:
+    live = report.get("live")
+    candidates = [_release_of(candidate) for candidate in report["candidates"] if candidate.get("commit")]
+    return {"live": live and _release_of(live), "candidates": candidates}
+
+
+def _release_of(entry: dict[str, Any]) -> dict[str, Any]:
+    """A release as the plan names it; a deployment is one whose id at the platform is kept."""
+    if "id" not in entry:
+        return entry
+    method = "rollback" if entry["can_rollback"] else "redeploy"
+    commit = entry["commit"] or ""
+    return {"release": commit[:12], "commit": commit, "deployment": entry["id"], "method": method}
 
 
 def common_candidates(reports: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

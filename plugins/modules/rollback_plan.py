@@ -46,6 +46,9 @@ options:
   run_id:
     description: A run whose pinned plan is wanted, if there is one of that id.
     type: str
+  expected_hash:
+    description: The hash of the plan that was agreed to; any other plan is refused.
+    type: str
   control_dir:
     description: The control host's record of the environment.
     type: path

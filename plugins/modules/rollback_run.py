@@ -16,11 +16,12 @@ description:
 options:
   state:
     description:
+      - V(status) only reads who holds the lock and what is marked good and bad.
       - V(opened) takes the lock and pins the plan.
       - V(gated) fails unless every planned host proved the planned release.
       - V(closed) does so too, then marks the releases good and bad, writes the outcome and frees the lock.
     type: str
-    choices: [opened, gated, closed]
+    choices: [status, opened, gated, closed]
     required: true
   control_dir:
     description: The control host's record of the environment.
@@ -33,7 +34,7 @@ options:
     description: The run to open again, or the id of a new one.
     type: str
   run:
-    description: The C(id) and C(fence) of the open run. Required unless O(state=opened).
+    description: The C(id) and C(fence) of the open run. Required with O(state=gated) and O(state=closed).
     type: dict
     suboptions:
       id:
@@ -82,6 +83,14 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+holder:
+  description: The record of the open run (run, fence, owner, host, severity, reason, since); null where none is open.
+  type: dict
+  returned: when O(state=status)
+marks:
+  description: What is known to be good or bad, by service and commit.
+  type: dict
+  returned: when O(state=status)
 status:
   description: V(new), V(resumed), V(finished) (it had ended before) or V(nothing) (the plan changes nothing).
   type: str

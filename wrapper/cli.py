@@ -1,0 +1,174 @@
+"""rollback: put a broken system back on its last good release."""
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from ansible_collections.marketsage.rollback.plugins.module_utils import validate
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError
+from ansible_collections.marketsage.rollback.wrapper import policy
+
+_INVENTORY = click.option(
+    "-i",
+    "--inventory",
+    type=click.Path(exists=True, path_type=Path),
+    envvar="ROLLBACK_INVENTORY",
+    default=policy.COLLECTION / "inventories" / "sandbox",
+    help="Where things are [default: $ROLLBACK_INVENTORY, else the sandbox].",
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output, versioned.")
+_SEVERITY = click.option("-s", "--severity", required=True, metavar="P0..P3", help="The severity of the incident.")
+_REASON = click.option("-r", "--reason", required=True, help="Why, in one line; it goes into the record.")
+_TO = click.option("--to", metavar="RELEASE", help="The release to go back to, instead of the last good one.")
+_ANYWAY = click.option("--anyway", is_flag=True, help="Roll back although the severity prefers to fix forward.")
+
+
+class _LazyGroup(click.Group):
+    """Loads the sandbox's commands only when they are asked for, so that --help stays quick."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted([*super().list_commands(context), "sandbox"])
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name != "sandbox":
+            return super().get_command(context, name)
+        from ansible_collections.marketsage.rollback.sandbox.commands import sandbox  # noqa: PLC0415
+
+        return sandbox
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="marketsage-rollback")
+def main() -> None:
+    """Put a broken production system back on its last good release."""
+
+
+def _request(service: str, severity: str, reason: str, to: str | None, anyway: bool) -> dict[str, Any]:
+    """The operator's words, checked, as the playbooks' variables."""
+    try:
+        if service not in policy.procedures():
+            known = ", ".join(policy.procedures())
+            raise click.BadParameter(f"service: {service!r} is not one of {known}")
+        request: dict[str, Any] = {
+            "severity": validate.severity(severity),
+            "reason": validate.reason(reason),
+            "anyway": anyway,
+        }
+        return {**request, "to": validate.ref(to)} if to else request
+    except RollbackError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _launch(procedure: str, inventory: Path, variables: dict[str, Any], check: bool, as_json: bool) -> Any:
+    """Run a procedure's playbook while showing it; returns its progress and exit code."""
+    from ansible_collections.marketsage.rollback.wrapper import console, launch  # noqa: PLC0415
+    from ansible_collections.marketsage.rollback.wrapper.progress import Progress  # noqa: PLC0415
+
+    playbook = policy.playbook(procedure)
+    progress = Progress(policy.steps(playbook, only_plan=check))
+    severity = variables.get("severity")
+    response_time = policy.severity(severity)["response_time"] if severity else None
+    title = policy.procedures()[procedure]["title"]
+    view = console.view(progress, f"{title} ({inventory.name})", response_time, as_json)
+
+    def handle(event: dict[str, Any]) -> None:
+        for happening in progress.take(event):
+            view.tell(happening)
+
+    with view.live:
+        code = launch.run_playbook(playbook, inventory.resolve(), variables, check, handle)
+    view.tell(progress.ended(code))
+    return progress, code
+
+
+@main.command()
+@click.argument("service")
+@_SEVERITY
+@_REASON
+@_TO
+@_ANYWAY
+@_INVENTORY
+@_JSON
+def plan(service: str, inventory: Path, as_json: bool, **words: Any) -> None:
+    """Show what rolling back SERVICE would change; change nothing.
+
+    SERVICE is backend, frontend or full_system.
+    """
+    _progress, code = _launch(service, inventory, _request(service, **words), True, as_json)
+    sys.exit(code)
+
+
+@main.command()
+@click.argument("service")
+@_SEVERITY
+@_REASON
+@_TO
+@_ANYWAY
+@click.option("-y", "--yes", is_flag=True, help="Do not ask, whatever the severity.")
+@_INVENTORY
+@_JSON
+def run(service: str, yes: bool, inventory: Path, as_json: bool, **words: Any) -> None:
+    """Roll SERVICE back: P0 at once, otherwise after showing the plan and asking.
+
+    SERVICE is backend, frontend or full_system.
+    """
+    request = _request(service, **words)
+    if policy.severity(request["severity"])["rollback"] != "at_once" and not yes:
+        request["expected_hash"] = _confirmed(service, inventory, request, as_json)
+    _progress, code = _launch(service, inventory, request, False, as_json)
+    sys.exit(code)
+
+
+def _confirmed(service: str, inventory: Path, request: dict[str, Any], as_json: bool) -> str:
+    """Show the plan and ask; the hash of what was agreed to."""
+    progress, code = _launch(service, inventory, request, True, as_json)
+    if code:
+        sys.exit(code)
+    if not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask at; look at the plan, then say --yes")
+    if not click.confirm("Carry out exactly this plan now?"):
+        sys.exit(130)
+    return str(progress.plan["hash"])
+
+
+@main.command()
+@click.argument("run_id", metavar="RUN")
+@_INVENTORY
+@_JSON
+def resume(run_id: str, inventory: Path, as_json: bool) -> None:
+    """Go on with the interrupted or held RUN, with the plan that it pinned."""
+    try:
+        procedure = validate.run_id(run_id).split("-")[1]
+    except RollbackError as error:
+        raise click.BadParameter(str(error)) from None
+    if procedure not in policy.procedures():
+        raise click.BadParameter(f"run_id: {run_id} is a run of {procedure!r}, which this version does not know")
+    _progress, code = _launch(procedure, inventory, {"run_id": run_id}, False, as_json)
+    sys.exit(code)
+
+
+@main.command()
+@_INVENTORY
+@_JSON
+def status(inventory: Path, as_json: bool) -> None:
+    """Show what is live, what could be restored, and who holds the lock; change nothing."""
+    from ansible_collections.marketsage.rollback.wrapper import launch, overview  # noqa: PLC0415
+
+    found: dict[str, Any] = {}
+
+    def handle(event: dict[str, Any]) -> None:
+        values = (event.get("event_data") or {}).get("res") or {}
+        found.update((values.get("ansible_facts") or {}).get("rollback_overview") or {})
+
+    code = launch.run_playbook(policy.PLAYBOOKS / "status.yml", inventory.resolve(), {}, True, handle)
+    if as_json:
+        print(json.dumps({"version": 1, **found}))
+    elif found:
+        overview.show(found)
+    else:
+        print(f"The environment of {os.fspath(inventory)} could not be read at all.", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,123 @@
+"""What the operator sees: a live table in a terminal, plain lines elsewhere, JSON lines on request."""
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from ansible_collections.marketsage.rollback.wrapper.progress import Happening, Progress, Step
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+_SIGNS = {
+    "waiting": ("·", "dim"),
+    "running": ("▶", "bold cyan"),
+    "done": ("✓", "green"),
+    "failed": ("✗", "bold red"),
+}
+
+
+def clock(seconds: float) -> str:
+    """Seconds as a tired person reads them: 7.4 s, 4:05."""
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+
+
+class JsonLines:
+    """Every happening as one line of JSON on standard output."""
+
+    def __init__(self, _progress: Progress, _title: str, _response_time: int | None) -> None:
+        self.live: AbstractContextManager[Any] = nullcontext()
+
+    def tell(self, happening: Happening) -> None:
+        print(json.dumps(happening), flush=True)
+
+
+class PlainLines:
+    """A line for each step and its end, for logs and pipes."""
+
+    def __init__(self, progress: Progress, title: str, response_time: int | None) -> None:
+        self.live: AbstractContextManager[Any] = nullcontext()
+        limit = f", to be done within {clock(response_time)}" if response_time else ""
+        print(f"{title}{limit}", flush=True)
+
+    def tell(self, happening: Happening) -> None:
+        for line in plain_lines(happening):
+            print(line, flush=True)
+
+
+def plain_lines(happening: Happening) -> Iterable[str]:
+    """A happening in plain lines; most need none."""
+    at = f"{happening['elapsed']:7.1f} s "
+    kind = happening["event"]
+    if kind == "plan":
+        return [f"{at} {line}" for line in happening["summary"]] + [f"{at} plan {happening['hash'][:12]}"]
+    if kind == "step_started":
+        return [f"{at} > {happening['step']} (budget {clock(happening['budget'])})"]
+    if kind == "step_finished":
+        return [f"{at} {happening['status']}: {happening['step']} in {clock(happening['seconds'])}"]
+    if kind == "checks":
+        return [f"{at}   {check_line(happening['host'], result)}" for result in happening["results"]]
+    return happening["lines"] if kind == "ended" else []
+
+
+def check_line(host: str, result: dict[str, Any]) -> str:
+    return f"[{'x' if result['status'] == 'passed' else ' '}] {host}: {result['name']}: {result['evidence']}"
+
+
+class LiveTable:
+    """The steps with their clocks against their budgets, redrawn while the run goes on."""
+
+    def __init__(self, progress: Progress, title: str, response_time: int | None) -> None:
+        self.console = Console()
+        self.progress = progress
+        self.title = title
+        self.response_time = response_time
+        self.live: AbstractContextManager[Any] = Live(
+            get_renderable=self.render, console=self.console, refresh_per_second=8, transient=False
+        )
+
+    def tell(self, happening: Happening) -> None:
+        if happening["event"] == "ended":
+            for line in happening["lines"]:
+                self.console.print(Text(line, style="bold green" if happening["exit_code"] == 0 else "bold red"))
+
+    def render(self) -> Group:
+        table = Table(box=None, padding=(0, 1), show_header=False)
+        for step in self.progress.steps:
+            table.add_row(*self._row(step))
+        plan = [Text(f"  {line}") for line in self.progress.plan.get("summary", [])]
+        return Group(Text.from_markup(self._heading()), *plan, table)
+
+    def _heading(self) -> str:
+        total = clock(self.progress.elapsed())
+        limit = f" of {clock(self.response_time)}" if self.response_time else ""
+        return f"[bold]{escape(self.title)}[/bold]  {total}{limit}"
+
+    def _row(self, step: Step) -> tuple[Text, Text, Text, Text]:
+        sign, style = _SIGNS[step.status]
+        seconds = self.progress.seconds_of(step)
+        spent = "" if step.status == "waiting" else clock(seconds)
+        over = "bold red" if seconds > step.budget else style
+        detail = step.detail if step.status in ("running", "failed") else ""
+        return (
+            Text(sign, style=style),
+            Text(step.name, style=style),
+            Text(f"{spent:>7} / {clock(step.budget)}", style=over),
+            Text(detail, style="dim", overflow="ellipsis", no_wrap=True),
+        )
+
+
+View = JsonLines | PlainLines | LiveTable
+
+
+def view(progress: Progress, title: str, response_time: int | None, as_json: bool) -> View:
+    """The way of showing that suits standard output."""
+    if as_json:
+        return JsonLines(progress, title, response_time)
+    kind = LiveTable if sys.stdout.isatty() else PlainLines
+    return kind(progress, title, response_time)

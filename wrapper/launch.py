@@ -1,0 +1,84 @@
+"""The one door to ansible-runner: a playbook in a process of its own, its events handed on as they come."""
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ansible_runner
+import yaml
+from ansible_collections.marketsage.rollback.wrapper.policy import COLLECTION
+
+_KEPT_VARIABLES = (
+    "HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "ROLLBACK_CACHE", "ROLLBACK_SANDBOX", "SSH_AUTH_SOCK", "SUDO_USER",
+    "TERM", "TMPDIR", "TZ", "USER", "XDG_CACHE_HOME", "XDG_STATE_HOME",
+)  # fmt: skip
+
+Handler = Callable[[dict[str, Any]], None]
+
+
+class _Unsafe(str):
+    """An operator's word: Ansible must never take it for a template."""
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+_Dumper.add_representer(_Unsafe, lambda dumper, value: dumper.represent_scalar("!unsafe", str(value)))
+
+
+def environment() -> dict[str, str]:
+    """What a playbook's process may see: an allow-list of the caller's variables, and Ansible's own settings."""
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    scripts = Path(sys.executable).parent
+    return {
+        **kept,
+        "PATH": f"{scripts}{os.pathsep}{kept.get('PATH', os.defpath)}",
+        "ANSIBLE_CONFIG": str(COLLECTION / "ansible.cfg") if (COLLECTION / "ansible.cfg").exists() else os.devnull,
+        "ANSIBLE_COLLECTIONS_PATH": str(COLLECTION.parents[2]),
+        "ANSIBLE_CALLBACKS_ENABLED": "marketsage.rollback.outcome",
+        "ANSIBLE_HOST_KEY_CHECKING": "True",
+        "ANSIBLE_HOST_PATTERN_MISMATCH": "ignore",
+        "ANSIBLE_PIPELINING": "True",
+        "ANSIBLE_FORKS": "20",
+    }
+
+
+def run_playbook(playbook: Path, inventory: Path, variables: dict[str, Any], check: bool, handler: Handler) -> int:
+    """Run a playbook to its end and return its exit code; `handler` gets every event of ansible-runner."""
+    os.environ.clear()
+    os.environ.update(environment())
+    private = Path(tempfile.mkdtemp(prefix="rollback-"))
+    try:
+        variables_file = private / "variables.yml"
+        variables_file.write_text(yaml.dump(_marked_unsafe(variables), Dumper=_Dumper))
+        runner = ansible_runner.run(
+            private_data_dir=str(private),
+            playbook=str(playbook),
+            inventory=str(inventory),
+            cmdline=f"-e @{variables_file}" + (" --check" if check else ""),
+            event_handler=_keeping_nothing(handler),
+            quiet=True,
+            suppress_env_files=True,
+            settings={"suppress_output_file": True, "idle_timeout": None},
+        )
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+    return int(runner.rc)
+
+
+def _marked_unsafe(variables: dict[str, Any]) -> dict[str, Any]:
+    return {key: _Unsafe(value) if isinstance(value, str) else value for key, value in variables.items()}
+
+
+def _keeping_nothing(handler: Handler) -> Callable[[dict[str, Any]], bool]:
+    def handle(event: dict[str, Any]) -> bool:
+        handler(event)
+        return False
+
+    return handle

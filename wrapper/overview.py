@@ -1,0 +1,70 @@
+"""The status screen: what is live and what could be restored, on one page."""
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_MARK_STYLES = {"good": "green", "bad": "red"}
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print what the status playbook found."""
+    console = Console()
+    console.print(Text(f"Environment {found['environment']}", style="bold"))
+    console.print(lock_line(found["holder"]))
+    for host, read in found["maintenance"].items():
+        console.print(maintenance_line(host, read))
+    for service, hosts in found["services"].items():
+        console.print(service_table(service, hosts, found))
+
+
+def lock_line(holder: dict[str, Any] | None) -> Text:
+    if holder is None:
+        return Text("lock         free", style="green")
+    text = f"lock         run {holder['run']} of {holder['owner']} since {holder['since']} ({holder['reason']})"
+    return Text(f"{text}\n             go on with it: rollback resume {holder['run']}", style="bold yellow")
+
+
+def maintenance_line(host: str, read: dict[str, Any]) -> Text:
+    enabled = read.get("enabled")
+    if enabled is None:
+        return Text(f"maintenance  unknown on {host}: {read.get('msg', 'not read')}", style="yellow")
+    return Text(f"maintenance  {'ON' if enabled else 'off'} on {host}", style="bold yellow" if enabled else "green")
+
+
+def service_table(service: str, hosts: list[str], found: dict[str, Any]) -> Table:
+    """What is live on each host of a service, then what it could go back to."""
+    table = Table(title=service, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    for column in ("", "release", "tag", "since", "known", "schema"):
+        table.add_column(column, overflow="fold")
+    for host in hosts:
+        read = found["reports"].get(host) or {}
+        live = read.get("live")
+        if not live:
+            table.add_row(f"live {host}", Text(f"unknown: {read.get('msg', 'not read')}", style="yellow"))
+            continue
+        table.add_row(f"live {host}", *_release(service, live, found))
+    for candidate in _candidates(hosts, found):
+        table.add_row("can restore", *_release(service, candidate, found))
+    return table
+
+
+def _candidates(hosts: list[str], found: dict[str, Any]) -> list[dict[str, Any]]:
+    reports = [found["reports"].get(host) or {} for host in hosts]
+    return next((report["candidates"] for report in reports if report.get("candidates")), [])
+
+
+def _release(service: str, release: dict[str, Any], found: dict[str, Any]) -> tuple[str, str, str, Text, str]:
+    commit = release.get("commit") or ""
+    mark = found["marks"].get(service, {}).get(commit, {}).get("mark", "unmarked")
+    verdict = found["verdicts"].get(commit[:12], {}).get("verdict", "")
+    return (
+        commit[:12] or "unknown",
+        release.get("ref") or "",
+        release.get("since") or release.get("created") or "",
+        Text(mark, style=_MARK_STYLES.get(mark, "dim")),
+        verdict if service == "backend" else "",
+    )

@@ -1,0 +1,53 @@
+"""The data that the command reads beside the playbooks: decision matrix, budgets and procedures."""
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+COLLECTION = Path(__file__).parents[1]
+PLAYBOOKS = COLLECTION / "playbooks"
+
+
+@cache
+def _data(name: str) -> dict[str, Any]:
+    data: dict[str, Any] = yaml.safe_load((PLAYBOOKS / "group_vars" / "all" / f"{name}.yml").read_text())
+    return data
+
+
+def procedures() -> dict[str, dict[str, str]]:
+    """What can be rolled back: name -> {title, playbook}."""
+    procedures: dict[str, dict[str, str]] = _data("services")["rollback_procedures"]
+    return procedures
+
+
+def severity(name: str) -> dict[str, Any]:
+    """A row of the decision matrix: name, response_time (seconds), rollback, action."""
+    row: dict[str, Any] = _data("policy")["rollback_policy"]["severities"][name]
+    return row
+
+
+def budgets() -> dict[str, int]:
+    """Seconds that each step may take, by the name of its play."""
+    budgets: dict[str, int] = _data("policy")["rollback_policy"]["budgets"]
+    return budgets
+
+
+def playbook(procedure: str) -> Path:
+    return PLAYBOOKS / procedures()[procedure]["playbook"]
+
+
+def steps(path: Path, only_plan: bool = False) -> dict[str, int]:
+    """The named steps of a playbook, imported playbooks included, with the budget of each in seconds."""
+    plays = _plays(PLAYBOOKS / "prepare.yml" if only_plan else path)
+    return {name: budgets()[name] for name in plays if name in budgets()}
+
+
+def _plays(path: Path) -> list[str]:
+    names: list[str] = []
+    for play in yaml.safe_load(path.read_text()):
+        imported = play.get("ansible.builtin.import_playbook")
+        names += _plays(path.parent / imported) if imported else [play["name"]]
+    return names

@@ -1,0 +1,102 @@
+"""What a run has done so far, worked out from ansible-runner's events."""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.marketsage.rollback.plugins.module_utils.ending import Ending
+
+VERSION = 1
+_RESULTS = {"runner_on_ok": "ok", "runner_on_failed": "failed", "runner_on_unreachable": "unreachable"}
+
+Happening = dict[str, Any]
+
+
+@dataclass
+class Step:
+    """One step of the procedure: seconds it may take, and what became of it."""
+
+    name: str
+    budget: int
+    status: str = "waiting"
+    seconds: float = 0.0
+    detail: str = ""
+    began: float = field(default=0.0, repr=False)
+
+
+class Progress:
+    """The steps of one run and its ending; `take` turns each event into what is worth telling."""
+
+    def __init__(self, budgets: dict[str, int], clock: Callable[[], float] = time.monotonic) -> None:
+        self.steps = [Step(name, budget) for name, budget in budgets.items()]
+        self.ending = Ending()
+        self.plan: dict[str, Any] = {}
+        self.checks: list[dict[str, Any]] = []
+        self._clock = clock
+        self._began = clock()
+        self._current: Step | None = None
+
+    def elapsed(self) -> float:
+        """Seconds since the operator pressed Enter."""
+        return self._clock() - self._began
+
+    def seconds_of(self, step: Step) -> float:
+        return self._clock() - step.began if step.status == "running" else step.seconds
+
+    def take(self, event: dict[str, Any]) -> Iterator[Happening]:
+        """Take in one event of ansible-runner and yield what happened, as versioned dictionaries."""
+        data = event.get("event_data") or {}
+        if event["event"] == "playbook_on_play_start":
+            yield from self._enter(data.get("name") or data.get("play") or "")
+        elif event["event"] in _RESULTS:
+            yield from self._result(_RESULTS[event["event"]], data)
+        elif event["event"] == "playbook_on_stats":
+            yield from self._leave()
+
+    def ended(self, exit_code: int) -> Happening:
+        """The last thing to tell: how it ended."""
+        run = self.ending.run or {}
+        lines = self.ending.lines() or ["DONE" if exit_code == 0 else f"FAILED with exit code {exit_code}"]
+        return self._happening("ended", exit_code=exit_code, run=run.get("id"), lines=lines)
+
+    def _happening(self, kind: str, **values: Any) -> Happening:
+        return {"version": VERSION, "event": kind, "elapsed": round(self.elapsed(), 2), **values}
+
+    def _enter(self, name: str) -> Iterator[Happening]:
+        step = next((step for step in self.steps if step.name == name), None)
+        if step is None or step is self._current:
+            return
+        yield from self._leave()
+        self._current = step
+        step.status, step.began = "running", self._clock()
+        yield self._happening("step_started", step=name, budget=step.budget)
+
+    def _leave(self) -> Iterator[Happening]:
+        step, self._current = self._current, None
+        if step is None:
+            return
+        step.seconds = self._clock() - step.began
+        step.status = "done" if step.status == "running" else step.status
+        yield self._happening(
+            "step_finished", step=step.name, status=step.status, seconds=round(step.seconds, 2), budget=step.budget
+        )
+
+    def _result(self, status: str, data: dict[str, Any]) -> Iterator[Happening]:
+        values = data.get("res") or {}
+        failed = status != "ok" and not data.get("ignore_errors")
+        if failed:
+            self.ending.failed(data["host"], values)
+        else:
+            self.ending.succeeded(values)
+        if self._current:
+            self._current.detail = f"{data['host']}: {data['task']}"
+            self._current.status = "failed" if failed else self._current.status
+        if "plan" in values and "summary" in values:
+            self.plan = {key: values[key] for key in ("plan", "hash", "pinned", "summary")}
+            yield self._happening("plan", **self.plan)
+        if "results" in values and "passes" in values:
+            self.checks = values["results"]
+            yield self._happening("checks", host=data["host"], passed=values["passed"], results=values["results"])
+        yield self._happening("task", host=data["host"], task=data["task"], status=status)
