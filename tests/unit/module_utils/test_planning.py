@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.marketsage.rollback.plugins.module_utils import planning
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused
+
+BACKEND = {"stop_traffic": True, "uses_database": True}
+
+
+def release(letter: str, ref: str = "") -> dict[str, Any]:
+    return {"release": letter * 12, "commit": letter * 40, **({"ref": ref} if ref else {})}
+
+
+OLD, GOOD, BAD = release("a", "v1.0.0"), release("b", "v1.1.0"), release("c", "v1.2.0")
+REPORT = {"live": BAD, "candidates": [GOOD, OLD]}
+EQUAL = {letter * 12: {"verdict": "equal", "reasons": ["same migrations"]} for letter in "abc"}
+
+
+def marks(**known: str) -> dict[str, Any]:
+    return {"backend": {letter * 40: {"mark": mark} for letter, mark in known.items()}}
+
+
+def plan(reports: dict[str, Any], known: dict[str, Any], wanted: str | None = None, verdicts: Any = EQUAL) -> Any:
+    return planning.plan_service(
+        "backend", BACKEND, hosts=list(reports), reports=reports, marks=known, wanted=wanted, verdicts=verdicts
+    )
+
+
+def test_the_newest_release_that_was_live_and_good_is_chosen() -> None:
+    part = plan({"api-1": REPORT, "api-2": REPORT}, marks(a="good", b="good"))
+    assert (part["action"], part["to"]["ref"], part["stop_traffic"]) == ("rollback", "v1.1.0", True)
+
+
+def test_a_release_marked_bad_is_passed_over() -> None:
+    assert plan({"api-1": REPORT}, marks(b="bad"))["to"] == OLD
+
+
+def test_a_good_one_is_preferred_to_a_newer_one_that_nobody_vouched_for() -> None:
+    assert plan({"api-1": REPORT}, marks(a="good"))["to"] == OLD
+
+
+def test_a_live_release_that_is_good_stays_so_that_a_second_run_changes_nothing() -> None:
+    part = plan({"api-1": {"live": GOOD, "candidates": [BAD, OLD]}}, marks(a="good", b="good", c="bad"))
+    assert (part["action"], part["to"]) == ("none", GOOD)
+
+
+def test_hosts_that_differ_are_brought_to_one_release() -> None:
+    reports = {"api-1": REPORT, "api-2": {"live": GOOD, "candidates": [BAD, GOOD, OLD]}}
+    part = plan(reports, marks(a="good", b="good"))
+    assert (part["action"], part["to"]["ref"]) == ("rollback", "v1.1.0")
+
+
+def test_only_what_every_host_can_go_back_to_is_a_candidate() -> None:
+    reports = {"api-1": REPORT, "api-2": {"live": BAD, "candidates": [OLD]}}
+    assert plan(reports, marks(b="good"))["to"] == OLD
+
+
+@pytest.mark.parametrize("wanted", ["v1.0.0", "a" * 12, "a" * 40])
+def test_the_operator_can_name_a_release(wanted: str) -> None:
+    assert plan({"api-1": REPORT}, marks(b="good"), wanted)["to"] == OLD
+
+
+def test_a_release_nobody_has_is_one_clear_line_with_those_there_are() -> None:
+    with pytest.raises(BadInput, match=r"to: backend has no release 'v9'.*v1\.1\.0.*v1\.0\.0"):
+        plan({"api-1": REPORT}, {}, "v9")
+
+
+def test_nothing_to_go_back_to_is_a_failure() -> None:
+    with pytest.raises(Refused, match="no release to go back to"):
+        plan({"api-1": {"live": BAD, "candidates": [GOOD]}}, marks(b="bad"))
+
+
+def test_no_host_is_a_failure() -> None:
+    with pytest.raises(Refused, match="no host in the inventory"):
+        plan({}, {})
+
+
+def test_a_host_that_could_not_be_read_is_named() -> None:
+    with pytest.raises(Refused, match=r"1 of 2 hosts \(api-2: no route to host\)"):
+        plan({"api-1": REPORT, "api-2": {"msg": "no route to host"}}, {})
+
+
+@pytest.mark.parametrize("verdict", ["destructive", "behind", "unknown"])
+def test_code_alone_does_not_go_back_when_the_schema_forbids_it(verdict: str) -> None:
+    verdicts = {"b" * 12: {"verdict": verdict, "reasons": ["column name was dropped"]}}
+    with pytest.raises(Refused, match=f"{verdict}.*column name was dropped"):
+        plan({"api-1": REPORT}, marks(b="good"), verdicts=verdicts)
+
+
+@pytest.mark.parametrize("verdicts", [None, {}])
+def test_an_unknown_schema_is_not_taken_for_a_good_one(verdicts: Any) -> None:
+    with pytest.raises(Refused, match="database"):
+        plan({"api-1": REPORT}, marks(b="good"), verdicts=verdicts)
+
+
+def test_an_additive_schema_goes_back_by_code_alone_and_says_why() -> None:
+    verdicts = {"b" * 12: {"verdict": "additive", "reasons": ["table Campaign was added"]}}
+    part = plan({"api-1": REPORT}, marks(b="good"), verdicts=verdicts)
+    assert part["schema"] == {"verdict": "additive", "reasons": ["table Campaign was added"]}
+
+
+def full_plan(**parts: Any) -> dict[str, Any]:
+    return {"services": parts, "balancers": ["lb"]}
+
+
+PLANNED = full_plan(backend={"action": "rollback", "hosts": ["api-1", "api-2"], "to": GOOD, "stop_traffic": True})
+
+
+def test_success_needs_the_planned_release_proved_on_every_planned_host() -> None:
+    proved = {"passed": True, "release": GOOD["release"]}
+    assert planning.verify_reports(PLANNED, {"api-1": proved, "api-2": proved}) == []
+    assert planning.verify_reports(PLANNED, {"api-1": proved}) == ["api-2: no gate result"]
+    wrong = {"passed": True, "release": BAD["release"]}
+    assert "answers as cccccccccccc" in planning.verify_reports(PLANNED, {"api-1": proved, "api-2": wrong})[0]
+    failed = {"passed": False, "msg": "health answered 500"}
+    assert planning.verify_reports(PLANNED, {"api-1": failed, "api-2": proved}) == ["api-1: health answered 500"]
+
+
+def test_a_plan_that_stops_traffic_needs_a_balancer() -> None:
+    with pytest.raises(Refused, match="balancer"):
+        planning.balancers_for(PLANNED, [])
+    assert planning.balancers_for(full_plan(frontend={"stop_traffic": False}), []) == []
+
+
+def test_equal_states_give_equal_hashes() -> None:
+    one = plan({"api-1": REPORT}, marks(b="good"))
+    assert planning.plan_hash(one) == planning.plan_hash(plan({"api-1": REPORT}, marks(b="good")))
+    assert planning.plan_hash(one) != planning.plan_hash(plan({"api-1": REPORT}, marks(a="good")))
