@@ -11,7 +11,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils import api
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError
 
-_ANY_STATUS = range(100, 600)
+_ANY_STATUS = tuple(range(100, 600))
 _MOST_THREADS = 16
 
 REQUEST_OPTIONS = {
@@ -61,7 +61,7 @@ def make_request(request: dict[str, Any], known: dict[str, str], timeout: float)
     if response.status not in request["status"]:
         wanted = " or ".join(str(status) for status in request["status"])
         raise CheckFailed(f"{asked} answered {response.status}, expected {wanted}")
-    if request["contains"] and request["contains"] not in response.text:
+    if request["contains"] and request["contains"] not in response.body.decode(errors="replace"):
         raise CheckFailed(f"{asked} answered {response.status} without {request['contains']!r}")
     if request["equals"] or request["save"]:
         _compare_and_save(asked, response.json(), request, known)
@@ -96,9 +96,15 @@ def run_check(check: dict[str, Any], secrets: dict[str, str]) -> dict[str, Any]:
         "name": check["name"],
         "required": check["required"],
         "status": status,
-        "evidence": evidence,
+        "evidence": _without_secrets(evidence, secrets),
         "seconds": round(time.monotonic() - began, 3),
     }
+
+
+def _without_secrets(text: str, secrets: dict[str, str]) -> str:
+    for name, secret in secrets.items():
+        text = text.replace(secret, f"<{name}>")
+    return text
 
 
 def _clean_up(

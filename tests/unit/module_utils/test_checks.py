@@ -1,0 +1,144 @@
+"""Checks made on a real HTTP server on the loopback interface, one that obeys and one that lies."""
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from ansible_collections.marketsage.rollback.plugins.module_utils import checks
+from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
+
+
+class Service(BaseHTTPRequestHandler):
+    """A service whose answers are data: "METHOD path" -> list of (status, JSON), the last one repeated."""
+
+    answers: dict[str, list[tuple[int, Any]]]
+    asked: list[str]
+
+    def answer(self) -> None:
+        key = f"{self.command} {self.path}"
+        type(self).asked.append(key)
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        waiting = type(self).answers.get(key, [(404, {})])
+        status, body = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        payload = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    do_GET = do_POST = do_PUT = do_DELETE = answer
+
+    def log_message(self, *_arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def service() -> Iterator[Any]:
+    handler = type("Handler", (Service,), {"answers": {}, "asked": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    handler.url = f"http://127.0.0.1:{server.server_port}"
+    yield handler
+    server.shutdown()
+    server.server_close()
+
+
+def request(url: str, **values: Any) -> dict[str, Any]:
+    defaults = {"method": "GET", "headers": {}, "json": None, "status": [200], "contains": None}
+    return {**defaults, "equals": {}, "save": {}, "url": url, **values}
+
+
+def check(*requests: Any, **values: Any) -> dict[str, Any]:
+    return {"name": "a check", "required": True, "timeout": 5.0, "requests": list(requests), "cleanup": [], **values}
+
+
+def test_a_right_answer_passes_with_evidence(service: Any) -> None:
+    service.answers = {"GET /health": [(200, {"release": "abc", "ok": True})]}
+    result = checks.run_check(
+        check(request(f"{service.url}/health", contains="abc", equals={"release": "abc", "ok": True})), {}
+    )
+    assert (result["status"], result["evidence"]) == ("passed", f"GET {service.url}/health answered 200")
+
+
+@pytest.mark.parametrize(
+    ("answer", "wanted", "said"),
+    [
+        ((503, {}), {}, "answered 503, expected 200"),
+        ((200, {"release": "old"}), {"equals": {"release": "new"}}, "says release is 'old', expected 'new'"),
+        ((200, {}), {"contains": "MarketSage"}, "without 'MarketSage'"),
+        ((200, ["no object"]), {"equals": {"release": "new"}}, "no JSON object"),
+        ((200, {}), {"save": {"id": "id"}}, "without 'id'"),
+    ],
+)
+def test_a_wrong_answer_fails_and_says_what_was_wrong(service: Any, answer: Any, wanted: Any, said: str) -> None:
+    service.answers = {"GET /health": [answer]}
+    result = checks.run_check(check(request(f"{service.url}/health", **wanted)), {})
+    assert result["status"] == "failed"
+    assert said in result["evidence"]
+
+
+def test_nobody_listening_is_a_failure() -> None:
+    result = checks.run_check(check(request("http://127.0.0.1:9/")), {})
+    assert result["status"] == "failed"
+
+
+def test_a_saved_value_is_used_and_the_probe_is_removed_even_when_a_later_request_fails(service: Any) -> None:
+    service.answers = {"POST /c": [(201, {"id": 7})], "GET /c/7": [(500, {})], "DELETE /c/7": [(200, {})]}
+    result = checks.run_check(
+        check(
+            request(f"{service.url}/c", method="POST", status=[201], save={"id": "id"}),
+            request(f"{service.url}/c/<id>"),
+            cleanup=[request(f"{service.url}/c/<id>", method="DELETE")],
+        ),
+        {},
+    )
+    assert result["status"] == "failed"
+    assert service.asked == ["POST /c", "GET /c/7", "DELETE /c/7"]
+
+
+def test_a_probe_that_stays_behind_is_a_failure(service: Any) -> None:
+    service.answers = {"POST /c": [(201, {"id": 7})], "DELETE /c/7": [(500, {})]}
+    result = checks.run_check(
+        check(
+            request(f"{service.url}/c", method="POST", status=[201], save={"id": "id"}),
+            cleanup=[request(f"{service.url}/c/<id>", method="DELETE")],
+        ),
+        {},
+    )
+    assert result["status"] == "failed"
+    assert "clean-up" in result["evidence"]
+
+
+def test_a_secret_is_sent_and_never_shown(service: Any) -> None:
+    service.answers = {"GET /s3cret": [(500, {})]}
+    result = checks.run_check(check(request(f"{service.url}/<password>")), {"password": "s3cret"})
+    assert service.asked == ["GET /s3cret"]
+    assert "s3cret" not in json.dumps(result)
+
+
+def test_a_secret_in_an_address_that_cannot_be_reached_is_not_shown() -> None:
+    result = checks.run_check(check(request("http://127.0.0.1:9/<password>")), {"password": "s3cret"})
+    assert "/<password>" in result["evidence"]
+
+
+def test_the_gate_counts_passes_in_a_row(service: Any) -> None:
+    service.answers = {"GET /health": [(200, {}), (500, {}), (200, {}), (200, {}), (200, {})]}
+    in_a_row, results = checks.gate([check(request(f"{service.url}/health"))], {}, 3, 0.01, Deadline(10))
+    assert (in_a_row, len(service.asked)) == (3, 5)
+    assert results[0]["status"] == "passed"
+
+
+def test_the_gate_gives_up_at_its_deadline(service: Any) -> None:
+    service.answers = {"GET /health": [(500, {})]}
+    in_a_row, results = checks.gate([check(request(f"{service.url}/health"))], {}, 3, 0.01, Deadline(0.1))
+    assert (in_a_row, results[0]["status"]) == (0, "failed")
+
+
+def test_nothing_checked_or_nothing_required_is_no_pass(service: Any) -> None:
+    assert not checks.passed([])
+    service.answers = {"GET /health": [(200, {})]}
+    assert not checks.passed(checks.run_checks([check(request(f"{service.url}/health"), required=False)], {}))
