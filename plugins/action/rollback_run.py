@@ -28,8 +28,14 @@ def open_run(control: Control, plan: dict[str, Any], run_id: str | None, check_m
         return {"changed": True, "status": status, "run": None, "plan": pinned}
     record = control.acquire(run_id or new_run_id(plan["procedure"]), pinned, control_action.operator(), os.getppid())
     run = {"id": record["run"], "fence": record["fence"]}
-    hosts = planning.planned_hosts(pinned)
-    return {"changed": status == "new", "status": status, "run": run, "plan": pinned, "hosts": hosts}
+    return {
+        "changed": status == "new",
+        "status": status,
+        "run": run,
+        "owner": record["owner"],
+        "plan": pinned,
+        "hosts": planning.planned_hosts(pinned),
+    }
 
 
 def of_open_run(control: Control, run: Run) -> dict[str, Any]:

@@ -99,6 +99,10 @@ run:
   description: The C(id) and C(fence) of the open run; null where none was opened.
   type: dict
   returned: when O(state=opened)
+owner:
+  description: The operator who opened it.
+  type: str
+  returned: when a run was opened
 plan:
   description: The pinned plan.
   type: dict

@@ -1,0 +1,50 @@
+# One command sets everything up and rolls a real system back: make drill. One sets up and tests everything: make test.
+PYTHON ?= python3
+BIN := .venv/bin
+export ROLLBACK_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/marketsage.rollback
+
+.PHONY: setup drill test lint unit sanity molecule integration e2e faults benchmark clean
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' || { echo "$(PYTHON) cannot make virtual environments; on Debian install python3-venv"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[sandbox,test]'
+	@touch $@
+
+drill: setup
+	$(BIN)/rollback drill full-system
+
+test: lint unit sanity integration molecule e2e
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy plugins wrapper sandbox
+	$(BIN)/yamllint --strict .
+	$(BIN)/ansible-lint --offline
+
+unit: setup
+	$(BIN)/pytest tests/unit
+
+sanity: setup
+	$(BIN)/python tests/sanity.py
+
+integration: setup
+	$(BIN)/pytest tests/integration
+
+molecule: setup
+	$(BIN)/molecule test --all
+
+e2e: setup
+	$(BIN)/pytest tests/e2e
+
+faults: setup
+	$(BIN)/pytest tests/e2e/test_faults.py --every-fault
+
+benchmark: setup
+	$(BIN)/python benchmarks/critical.py
+
+clean:
+	rm -rf .venv .ansible .mypy_cache .pytest_cache .ruff_cache dist
