@@ -61,6 +61,10 @@ class Response:
     body: bytes
     source: str = ""
 
+    @property
+    def text(self) -> str:
+        return self.body.decode("utf-8", "replace")
+
     def json(self) -> Any:
         try:
             return json_format.loads(self.body)

@@ -16,7 +16,7 @@ ENVIRONMENT = {"id": str(uuid.uuid5(uuid.NAMESPACE_DNS, "environment")), "name":
 SERVICE = {"id": str(uuid.uuid5(uuid.NAMESPACE_DNS, "service")), "name": "marketsage-frontend"}
 
 IN_FLIGHT = ("INITIALIZING", "BUILDING", "DEPLOYING")
-_BUILD_SECONDS = 0.5
+_BUILD_SECONDS = 0.2
 
 
 def _now() -> datetime:

@@ -1,6 +1,7 @@
 """The Railway emulator, and railway_rollback against it, each with real processes and every fault."""
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -330,3 +331,267 @@ def test_no_process_outlives_the_emulator(tmp_path: Path, end: signal.Signals) -
         until(lambda: not processes(str(tmp_path)), "no process left")
     with running(tmp_path / "railway", str(tmp_path)) as again:
         again.deploy(GOOD)
+
+
+MODULE = "ansible_collections.marketsage.rollback.plugins.modules.railway_rollback"
+RUN_ID = "20261124T031500Z-frontend-3f9a"
+
+
+@dataclass
+class Operator:
+    """Who calls the module: each call in a process of its own, as Ansible makes it."""
+
+    emulator: Emulator
+    state_dir: Path
+
+    def start(self, check: bool = False, **arguments: Any) -> subprocess.Popen[str]:
+        given = {
+            "api_url": f"{self.emulator.api}/graphql/v2",
+            "token_file": str(self.emulator.directory / "project"),
+            "token_type": "project",
+            "service": SERVICE,
+            "timeout": WAIT_SECONDS,
+            "poll_interval": 0.5,
+            "run": {"id": RUN_ID, "fence": 1, "state_dir": str(self.state_dir)},
+            **arguments,
+            "_ansible_check_mode": check,
+        }
+        module = subprocess.Popen(
+            [sys.executable, "-m", MODULE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(COLLECTIONS)},
+        )
+        assert module.stdin
+        module.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": given}))
+        module.stdin.close()
+        return module
+
+    def call(self, check: bool = False, **arguments: Any) -> dict[str, Any]:
+        module = self.start(check, **arguments)
+        assert module.stdout
+        output = module.stdout.read()
+        module.wait()
+        assert ACCOUNT not in output
+        assert PROJECT not in output
+        return json.loads(output)
+
+    def mutations(self) -> int:
+        return self.emulator.state()["calls"].get("deploymentRollback", 0)
+
+    def journal(self) -> list[str]:
+        lines = (self.state_dir / "journal" / f"{RUN_ID}.jsonl").read_text().splitlines()
+        return [json.loads(line)["kind"] for line in lines]
+
+
+@pytest.fixture
+def operator(emulator: Emulator, tmp_path: Path) -> Operator:
+    return Operator(emulator, tmp_path / "state")
+
+
+@pytest.fixture
+def good(emulator: Emulator) -> str:
+    """The id of the good deployment that a bad one has replaced."""
+    good = emulator.deploy(GOOD, variables={"API_URL": "http://then", "SAME": "1"})
+    emulator.deploy(BAD, variables={"API_URL": "http://now", "SAME": "1", "NEW": "secret-value"})
+    return good
+
+
+def rollback_fault(kind: str, **more: Any) -> dict[str, Any]:
+    return {"operation": "deploymentRollback", "kind": kind, **more}
+
+
+class TestRollback:
+    def test_check_mode_says_exactly_what_is_then_done(self, operator: Operator, good: str) -> None:
+        plan = operator.call(check=True)
+        assert operator.mutations() == 0
+        assert operator.emulator.live_commit() == BAD
+        assert (plan["changed"], plan["method"]) == (True, "rollback")
+        assert (plan["live"]["commit"], plan["target"]["id"], plan["target"]["commit"]) == (BAD, good, GOOD)
+        assert [one["id"] for one in plan["candidates"]] == [good]
+        assert plan["variables_changed"] == ["API_URL", "NEW"]
+        assert "secret-value" not in json.dumps(plan)
+        assert 0 < plan["retention_left"] <= 120 * 3600
+        assert plan["auto_deploy"] is True
+        assert plan["restored"] is None
+
+        done = operator.call(deployment=plan["target"]["id"])
+        assert {key: done[key] for key in ("target", "method", "diff")} == {
+            key: plan[key] for key in ("target", "method", "diff")
+        }
+        assert done["restored"]["commit"] == GOOD
+        assert operator.emulator.served()["deployment"] == done["restored"]["id"]
+        assert operator.emulator.served()["api"] == "http://then"
+        assert operator.journal() == ["intent", "outcome"]
+
+    def test_done_again_it_changes_nothing(self, operator: Operator, good: str) -> None:
+        assert operator.call(deployment=good)["changed"]
+        again = operator.call(deployment=good)
+        assert (again["changed"], again["method"]) == (False, "none")
+        assert operator.call(commit=GOOD)["changed"] is False
+        assert operator.mutations() == 1
+
+    def test_an_account_token_needs_names(self, operator: Operator, good: str) -> None:
+        account = {"token_file": str(operator.emulator.directory / "account"), "token_type": "account"}
+        assert "project:" in operator.call(**account)["msg"]
+        wrong = operator.call(**account, project="MarketSage", environment="staging")
+        assert wrong["msg"] == "environment: 'staging' is not known to this token (there: production)"
+        assert operator.call(**account, project="MarketSage", environment="production")["restored"]["commit"] == GOOD
+
+    def test_the_wrong_kind_of_token_is_named(self, operator: Operator, good: str) -> None:
+        failed = operator.call(token_type="account", project="marketsage", environment="production")
+        assert failed["exit_code"] == 2
+        assert failed["msg"].startswith("token_file: Railway says 'Not Authorized'")
+
+    def test_commits_marked_bad_are_never_gone_back_to(self, operator: Operator) -> None:
+        for commit in (GOOD, BETTER, BAD):
+            operator.emulator.deploy(commit)
+        assert operator.call(check=True)["target"]["commit"] == BETTER
+        assert operator.call(avoid=[BETTER])["restored"]["commit"] == GOOD
+        assert "marked bad" in operator.call(commit=BETTER, avoid=[BETTER])["msg"]
+
+    def test_the_same_commit_deployed_again_is_no_target(self, operator: Operator) -> None:
+        for commit in (GOOD, BAD, BAD):
+            operator.emulator.deploy(commit)
+        assert operator.call()["restored"]["commit"] == GOOD
+
+    def test_nothing_to_go_back_to_is_a_failure_that_says_what_is_live(self, operator: Operator) -> None:
+        operator.emulator.deploy(BAD)
+        failed = operator.call()
+        assert failed["exit_code"] == 3
+        assert "nothing to go back to" in failed["msg"]
+        assert (failed["live"]["commit"], failed["candidates"]) == (BAD, [])
+
+    def test_an_image_that_is_gone_is_built_again_if_allowed(self, operator: Operator, good: str) -> None:
+        operator.emulator.faults({"operation": "*", "kind": "expire"})
+        failed = operator.call(deployment=good)
+        assert failed["exit_code"] == 3
+        assert "image gone" in failed["msg"]
+        plan = operator.call(check=True, fallback="redeploy")
+        assert (plan["method"], plan["retention_left"]) == ("redeploy", None)
+        assert operator.call(fallback="redeploy")["restored"]["commit"] == GOOD
+        assert operator.emulator.state()["deployments"][0]["reason"] == "redeploy"
+
+    def test_another_deployment_under_way_is_a_refusal(self, operator: Operator, good: str) -> None:
+        operator.emulator.begin(BETTER, "500")
+        until(lambda: operator.emulator.state()["deployments"][0]["status"] == "DEPLOYING", "under way")
+        failed = operator.call(deployment=good)
+        assert failed["exit_code"] == 3
+        assert "is under way" in failed["msg"]
+        assert operator.mutations() == 0
+
+    def test_a_refusal_changes_nothing(self, operator: Operator, good: str) -> None:
+        operator.emulator.faults(rollback_fault("refuse"))
+        failed = operator.call(deployment=good)
+        assert failed["exit_code"] == 3
+        assert "Problem processing request" in failed["msg"]
+        assert operator.emulator.live_commit() == BAD
+        assert operator.journal() == ["intent", "failed"]
+
+    @pytest.mark.parametrize(("kind", "mutations"), [("drop_before", 2), ("drop_after", 1)])
+    def test_a_lost_reply_is_resolved_by_reading(
+        self, operator: Operator, good: str, kind: str, mutations: int
+    ) -> None:
+        operator.emulator.faults(rollback_fault(kind))
+        assert operator.call(deployment=good)["restored"]["commit"] == GOOD
+        assert operator.mutations() == mutations
+        assert len(operator.emulator.state()["deployments"]) == 3
+
+    def test_when_every_reply_is_lost_the_run_is_held(self, operator: Operator, good: str) -> None:
+        operator.emulator.faults(rollback_fault("drop_before", times=9))
+        failed = operator.call(deployment=good)
+        assert failed["exit_code"] == 20
+        assert operator.mutations() == 2
+        assert operator.emulator.live_commit() == BAD
+
+    def test_a_limit_is_waited_for(self, operator: Operator, good: str) -> None:
+        busy = {"operation": "deployments", "kind": "rate_limit"}
+        operator.emulator.faults(rollback_fault("rate_limit", seconds=1), busy)
+        assert operator.call(deployment=good)["restored"]["commit"] == GOOD
+
+    def test_a_slow_answer_is_waited_for(self, operator: Operator, good: str) -> None:
+        operator.emulator.faults(rollback_fault("delay", seconds=2))
+        assert operator.call(deployment=good)["restored"]["commit"] == GOOD
+        assert operator.mutations() == 1
+
+    def test_a_duplicate_ends_on_the_target(self, operator: Operator, good: str) -> None:
+        operator.emulator.faults(rollback_fault("duplicate"))
+        done = operator.call(deployment=good)
+        assert done["restored"]["commit"] == GOOD
+        until(operator.emulator.settled, "settled")
+        assert operator.emulator.live_commit() == GOOD
+
+    def test_a_failed_deployment_is_reported_with_its_diagnosis(self, operator: Operator, good: str) -> None:
+        operator.emulator.faults(rollback_fault("fail"))
+        failed = operator.call(deployment=good)
+        assert failed["exit_code"] == 20
+        assert "FAILED" in failed["msg"]
+        assert "the health check did not answer 200" in failed["msg"]
+        assert operator.emulator.live_commit() == BAD
+
+    def test_a_stuck_deployment_ends_at_the_deadline_with_what_was_seen(self, operator: Operator, good: str) -> None:
+        operator.emulator.faults(rollback_fault("stuck"))
+        failed = operator.call(deployment=good, timeout=3)
+        assert failed["exit_code"] == 20
+        assert f"of commit {GOOD} (DEPLOYING)" in failed["msg"]
+        assert f"of commit {BAD} (SUCCESS)" in failed["msg"]
+
+    def test_reading_that_fails_for_a_while_does_not_matter(self, operator: Operator, good: str) -> None:
+        module = operator.start(deployment=good)
+        until(operator.mutations, "the mutation was sent")
+        operator.emulator.faults({"operation": "deployments", "kind": "refuse", "times": 3})
+        assert module.stdout
+        assert json.loads(module.stdout.read())["restored"]["commit"] == GOOD
+        module.wait()
+
+    def test_a_change_needs_a_run(self, operator: Operator, good: str) -> None:
+        assert operator.call(deployment=good, run=None)["exit_code"] == 3
+        assert operator.mutations() == 0
+
+    def test_killed_after_the_mutation_the_same_call_adopts_what_is_under_way(
+        self, operator: Operator, good: str
+    ) -> None:
+        operator.emulator.faults(rollback_fault("stuck"))
+        module = operator.start(deployment=good)
+        until(operator.mutations, "the mutation was sent")
+        module.kill()
+        module.wait()
+        resumed = operator.call(deployment=good, timeout=2)
+        assert operator.emulator.state()["deployments"][0]["id"] in resumed["msg"]
+        assert operator.mutations() == 1
+
+    def test_killed_before_the_reply_the_same_call_ends_as_if_undisturbed(
+        self, operator: Operator, good: str
+    ) -> None:
+        operator.emulator.faults(rollback_fault("delay", seconds=1))
+        module = operator.start(deployment=good)
+        until(operator.mutations, "the mutation was sent")
+        module.kill()
+        module.wait()
+        resumed = operator.call(deployment=good)
+        assert (resumed["restored"] or resumed["live"])["commit"] == GOOD
+        assert operator.mutations() == 1
+        assert operator.emulator.live_commit() == GOOD
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            ({"commit": "HEAD~1"}, "commit:"),
+            ({"avoid": ["abc"]}, "avoid:"),
+            ({"deployment": "--all"}, "deployment:"),
+            ({"api_url": "http://backboard.railway.com/graphql/v2"}, "api_url:"),
+            ({"timeout": 0}, "timeout:"),
+            ({"poll_interval": 0}, "poll_interval:"),
+            ({"service": "another"}, "service:"),
+            ({"project": "another"}, "project:"),
+            ({"token_file": "/nonexistent"}, "token_file:"),
+        ],
+    )
+    def test_bad_input_is_one_line_that_names_the_parameter(
+        self, operator: Operator, good: str, arguments: dict[str, Any], named: str
+    ) -> None:
+        failed = operator.call(**arguments)
+        assert (failed["exit_code"], "\n" in failed["msg"]) == (2, False)
+        assert failed["msg"].startswith(named)
+        assert operator.mutations() == 0
