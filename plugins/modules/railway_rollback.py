@@ -486,8 +486,10 @@ def service_of(params: dict[str, Any], deadline: Deadline) -> Service:
     return Service(client, client.locate(params["project"], params["environment"], params["service"]))
 
 
-def wish_of(params: dict[str, Any], service: Service) -> Wish:
-    pinned = service.deployment(params["deployment"]) if params["deployment"] else None
+def wish_of(params: dict[str, Any], service: Service, state: State) -> Wish:
+    wanted = params["deployment"]
+    listed = next((one for one in state.deployments if one.id == wanted), None)
+    pinned = service.deployment(wanted) if wanted and not listed else listed
     return Wish(pinned, params["commit"], tuple(params["avoid"]), params["fallback"] == "redeploy")
 
 
@@ -496,7 +498,8 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     checked(params)
     deadline = Deadline(params["timeout"])
     service = service_of(params, deadline)
-    decision = decide(service.history(), wish_of(params, service))
+    state = service.history()
+    decision = decide(state, wish_of(params, service, state))
     result = report(service, decision)
     if result["changed"] and not module.check_mode:
         rollback = Rollback(service, decision, deadline, params["poll_interval"])
