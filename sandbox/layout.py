@@ -64,6 +64,11 @@ class Layout:
         return self.directory / "logs"
 
     @property
+    def pids(self) -> Path:
+        """One file for each part that stays: its process id."""
+        return self.directory / "pids"
+
+    @property
     def origin(self) -> Path:
         return self.directory / "origin"
 
@@ -72,9 +77,18 @@ class Layout:
         return self.directory / "haproxy"
 
     @property
+    def maintenance_map(self) -> Path:
+        return self.haproxy / "maintenance.map"
+
+    @property
     def control(self) -> Path:
         """The rollback's own state on the control host: lock, fencing number, marks, runs."""
         return self.directory / "control"
+
+    @property
+    def marks(self) -> Path:
+        """Which commits are known good or bad, by service."""
+        return self.control / "marks.json"
 
     @property
     def database_url(self) -> str:

