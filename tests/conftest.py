@@ -25,3 +25,7 @@ def call_module(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, A
 def run(tmp_path: Path) -> dict[str, Any]:
     """An open run, as modules take it."""
     return {"id": "20261124T031500Z-backend-3f9a", "fence": 1, "state_dir": str(tmp_path / "state")}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every-fault", action="store_true", help="kill the rollback at every point, not at a sample")

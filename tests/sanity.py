@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# ansible-test wants pip's own installer from the network; Python carries one.
+PIP_INSTALLER = "import ensurepip\nensurepip.bootstrap()\n"
 LEFT_OUT = ("sandbox/", "tests/", "benchmarks/", "molecule/", "wrapper/", "collections/")
 
 
@@ -20,14 +22,25 @@ def tracked() -> list[str]:
     return [name for name in listed if not name.startswith(LEFT_OUT) and (REPOSITORY / name).is_file()]
 
 
+def home() -> Path:
+    """A home of ansible-test's own, kept, so that its virtual environments are made once."""
+    directory = Path(os.environ.get("ROLLBACK_CACHE", tempfile.gettempdir()), "ansible-test")
+    cache = directory / ".ansible/test/cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / "get_pip_24_2.py").write_text(PIP_INSTALLER)
+    return directory
+
+
 def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         collection = Path(directory, "ansible_collections/marketsage/rollback")
         for name in tracked():
             (collection / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, collection / name)
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-        command = ["ansible-test", "sanity", "--local", "--color", "no", *sys.argv[1:]]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "HOME": str(home())}
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        command = ["ansible-test", "sanity", "--local", "--python", version, "--color", "no", *sys.argv[1:]]
         return subprocess.run(command, cwd=collection, env=environment, check=False).returncode
 
 

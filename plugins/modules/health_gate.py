@@ -232,7 +232,7 @@ def main() -> None:
             "release_url": {"type": "str"},
             "release_headers": {"type": "dict", "default": {}},
             "secret_files": {"type": "dict", "default": {}, "no_log": False},
-            "passes": {"type": "int", "default": 3},
+            "passes": {"type": "int", "default": 3, "no_log": False},
             "interval": {"type": "float", "default": 0.3},
             "timeout": {"type": "float", "default": 60.0},
             "fail": {"type": "bool", "default": True},

@@ -1,0 +1,104 @@
+"""One sandbox for all end-to-end tests, and ways to break it, to roll it back and to look at it as a user does."""
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from ansible_collections.marketsage.rollback.sandbox import scenarios, stack
+from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, Layout
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+PORT_BASE = 27000
+_LONGEST_RUN = 180
+
+
+def quietly(_line: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    layout: Layout
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "ROLLBACK_SANDBOX": str(self.layout.directory), **extra}
+
+    def playbook(self, name: str, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the playbooks as an operator would."""
+        command = ["ansible-playbook", f"playbooks/{name}.yml", *arguments]
+        return self._run(command, self.environment(**extra))
+
+    def rollback(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the rollback command as an operator would."""
+        return self._run(["rollback", *arguments], self.environment())
+
+    def _run(self, command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=_LONGEST_RUN, start_new_session=True, check=False,
+        )  # fmt: skip
+
+    def break_(self, scenario: str) -> None:
+        scenarios.break_(self.layout, scenario, quietly)
+
+    def reset(self) -> None:
+        stack.reset(self.layout, quietly)
+
+    def answer(self, service: str = "api", path: str = "/api/v2/health") -> httpx.Response:
+        headers = {"host": f"{service}.marketsage.com"}
+        return httpx.get(f"{self.layout.url('front')}{path}", headers=headers, timeout=10, trust_env=False)
+
+    def shows_page(self) -> bool:
+        return self.answer().headers.get("x-maintenance") == "on"
+
+    def live(self) -> dict[str, str]:
+        """The tag that is live on each backend host, by its own history and link."""
+        return {host: self.revisions(host)[-1]["ref"] for host in HOSTS}
+
+    def revisions(self, host: str) -> list[dict[str, Any]]:
+        lines = (self.layout.host(host) / "revisions.jsonl").read_text().splitlines()
+        revisions = [json.loads(line) for line in lines]
+        assert (self.layout.host(host) / "current").resolve().name == revisions[-1]["release"]
+        return revisions
+
+    def journal(self, host: str) -> list[dict[str, Any]]:
+        """Every entry of a host's newest run."""
+        directory = self.layout.host(host) / ".rollback" / "journal"
+        newest = max(directory.glob("*.jsonl"), default=None)
+        return [json.loads(line) for line in newest.read_text().splitlines()] if newest else []
+
+    def is_locked(self) -> bool:
+        return (self.layout.control / "held.json").exists()
+
+    def railway(self) -> dict[str, Any]:
+        state: dict[str, Any] = httpx.get(f"{self.layout.url('railway_api')}/_control/state", trust_env=False).json()
+        return state
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Sandbox]:
+    directory = Path(tempfile.mkdtemp(prefix="rollback-e2e-"))
+    layout = Layout(directory, PORT_BASE)
+    stack.up(layout, quietly)
+    yield Sandbox(layout)
+    stack.down(layout)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def sandbox(running: Sandbox) -> Sandbox:
+    """The sandbox as it is after up, whatever the test before did to it."""
+    running.reset()
+    return running
