@@ -17,7 +17,7 @@ _INVENTORY = click.option(
     "--inventory",
     type=click.Path(exists=True, path_type=Path),
     envvar="ROLLBACK_INVENTORY",
-    default=policy.COLLECTION / "inventories" / "sandbox",
+    default=policy.SANDBOX,
     help="Where things are [default: $ROLLBACK_INVENTORY, else the sandbox].",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output, versioned.")
@@ -149,6 +149,49 @@ def resume(run_id: str, inventory: Path, as_json: bool) -> None:
         raise click.BadParameter(f"run_id: {run_id} is a run of {procedure!r}, which this version does not know")
     _progress, code = _launch(procedure, inventory, {"run_id": run_id}, False, as_json)
     sys.exit(code)
+
+
+@main.command()
+@click.argument("kind", metavar="KIND")
+@click.option("--keep", is_flag=True, help="Leave the drill's sandbox running.")
+@_JSON
+def drill(kind: str, keep: bool, as_json: bool) -> None:
+    """Break a sandbox of its own under load, roll it back, and say how it went.
+
+    KIND is backend, frontend or full-system.
+    """
+    from ansible_collections.marketsage.rollback.sandbox import drill as drills  # noqa: PLC0415
+    from ansible_collections.marketsage.rollback.sandbox import layout, stack  # noqa: PLC0415
+    from ansible_collections.marketsage.rollback.wrapper import scorecard  # noqa: PLC0415
+
+    if kind not in drills.DRILLS:
+        raise click.BadParameter(f"kind: {kind!r} is not one of {', '.join(drills.DRILLS)}")
+    chosen = drills.DRILLS[kind]
+    place = layout.Layout(drills.directory_beside(layout.default_directory()), drills.PORT_BASE)
+    os.environ["ROLLBACK_SANDBOX"] = str(place.directory)
+    runs: list[Any] = []
+
+    def roll_back(reason: str) -> int:
+        request = _request(chosen.procedure, chosen.severity, reason, None, False)
+        progress, code = _launch(chosen.procedure, policy.SANDBOX, request, False, as_json)
+        runs.append(progress)
+        return int(code)
+
+    try:
+        result = drills.hold(chosen, place, roll_back, _quiet if as_json else click.echo)
+        run = runs[0].ending.run
+        score = scorecard.score(result, runs[0], drills.keep_record(place, run["id"]) if run else None)
+        print(json.dumps(score)) if as_json else scorecard.show(score)
+    except RollbackError as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        if not keep and place.directory.exists():
+            stack.down(place)
+    sys.exit(result["exit_code"])
+
+
+def _quiet(_line: str) -> None:
+    pass
 
 
 @main.command()

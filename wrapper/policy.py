@@ -9,6 +9,7 @@ import yaml
 
 COLLECTION = Path(__file__).parents[1]
 PLAYBOOKS = COLLECTION / "playbooks"
+SANDBOX = COLLECTION / "inventories" / "sandbox"
 
 
 @cache

@@ -95,7 +95,7 @@ def undisturbed(running: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> d
 
 def test_an_undisturbed_run_ends_well(undisturbed: dict[str, Any]) -> None:
     assert undisturbed["live"] == dict.fromkeys(HOSTS, "v1.1.0")
-    assert undisturbed["rollbacks"] == dict.fromkeys(HOSTS, ["v1.1.0"])
+    assert undisturbed["rollbacks"] == {host: ["v1.1.0"] for host in HOSTS}
     assert (undisturbed["status"], undisturbed["page"], undisturbed["locked"]) == (200, False, False)
 
 
