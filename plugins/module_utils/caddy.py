@@ -39,11 +39,14 @@ class MaintenanceRoute:
         route = self._route(message)
         if routes and _is_ours(routes[0]):
             self._admin.change("PATCH", _BY_ID, json=route)
-        else:
-            self._admin.change("PUT", f"{self._routes}/0", json=route)
+            return
+        if any(_is_ours(other) for other in routes):
+            # Behind others it serves nobody, and newer versions refuse the same name twice.
+            self.disable()
+        self._admin.change("PUT", f"{self._routes}/0", json=route)
 
     def disable(self) -> None:
-        """Delete until there is none: the same name can be there more than once."""
+        """Delete until there is none: older versions let the same name be there more than once."""
         for _attempt in self._deadline.attempts(0):
             if self._admin.change("DELETE", _BY_ID, expect=(200, 404)) == 404:
                 return

