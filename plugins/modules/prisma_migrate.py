@@ -206,7 +206,8 @@ def compatible(params: dict[str, Any], where: prisma.Database, url: str) -> dict
     }
     found = drift.NOT_NEEDED
     if any(verdict.ahead for verdict in verdicts.values()):
-        cli = drift.Cli(params["prisma"], params["environment"], url, params["timeout"])
+        environment = {name: str(value) for name, value in params["environment"].items()}
+        cli = drift.Cli(params["prisma"], environment, url, params["timeout"])
         found = drift.check(live, ledger, cli)
     if found["state"] == "found":
         verdicts = {release_id: prisma.despite_drift(verdict) for release_id, verdict in verdicts.items()}
