@@ -26,6 +26,8 @@ _AMP_VERSION = 1
 _LONGEST_ARGUMENT = 64 * 1024 * 1024
 # A process younger than this may not have changed into its directory yet.
 _BOOT_SECONDS = 1.0
+# The daemon goes on starting the processes of an application one after the other when the command was killed.
+_NEXT_PROCESS_SECONDS = 5.0
 _SHORTEST_WAIT = 1.0
 _LOG_LINES = 10
 _LOG_BYTES = 8192
@@ -55,9 +57,13 @@ class Instance:
     error_log: str
     waits_ready: bool
     configured: int
-    young: bool
+    age: float
     release: str | None
     secrets: tuple[str, ...] = field(repr=False)
+
+    @property
+    def young(self) -> bool:
+        return self.age < _BOOT_SECONDS
 
     def runs(self, release: str) -> bool:
         return self.status == "online" and self.release == release
@@ -96,7 +102,7 @@ class Instance:
 def _instance(raw: dict[str, Any], daemon_cwd: str | None) -> Instance:
     """Keep what is wanted of an entry of pm2's process list."""
     env = raw["pm2_env"]
-    young = time.time() - env.get("pm_uptime", 0) / 1000 < _BOOT_SECONDS
+    age = time.time() - env.get("pm_uptime", 0) / 1000
     return Instance(
         id=int(raw["pm_id"]),
         name=str(raw["name"]),
@@ -108,8 +114,8 @@ def _instance(raw: dict[str, Any], daemon_cwd: str | None) -> Instance:
         error_log=str(env.get("pm_err_log_path", "")),
         waits_ready=bool(env.get("wait_ready")),
         configured=int(env.get("instances") or 1),
-        young=young,
-        release=_release_of(int(raw.get("pid") or 0), young, daemon_cwd),
+        age=age,
+        release=_release_of(int(raw.get("pid") or 0), age < _BOOT_SECONDS, daemon_cwd),
         secrets=_secrets(env),
     )
 
@@ -127,6 +133,14 @@ def _release_of(pid: int, young: bool, daemon_cwd: str | None) -> str | None:
     """
     cwd = _proc_cwd(pid) if pid else None
     return None if young and cwd == daemon_cwd else cwd
+
+
+def _more_to_come(instances: list[Instance]) -> bool:
+    """Whether an application was started so lately that it may not have all its processes yet."""
+    if not instances:
+        return False
+    fewer = len(instances) < max(one.configured for one in instances)
+    return fewer and min(one.age for one in instances) < _NEXT_PROCESS_SECONDS
 
 
 def _proc_cwd(pid: int) -> str | None:
@@ -339,7 +353,7 @@ class App:
         """Its processes once pm2 has ended what it is doing with them, or after `seconds`."""
         for _attempt in Deadline(min(seconds, self.deadline.left())).attempts(0.05):
             instances = self.instances()
-            if not any(one.in_transition(release) for one in instances):
+            if not any(one.in_transition(release) for one in instances) and not _more_to_come(instances):
                 break
         return instances
 

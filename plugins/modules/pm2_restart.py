@@ -352,7 +352,7 @@ def prove(app: App, wanted: Wanted, expected: int | None) -> list[Instance]:
     seen: list[Instance] = []
     first: dict[int, int] = {}
     quiet_since = 0.0
-    for _attempt in app.deadline.attempts(_POLL_SECONDS, 0.2):
+    for _attempt in app.deadline.attempts(_POLL_SECONDS):
         before, seen = seen, app.instances()
         first = first or _restarts(seen)
         _refuse_hopeless(wanted, seen, before, first)

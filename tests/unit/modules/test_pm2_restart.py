@@ -246,6 +246,21 @@ def test_a_reload_that_never_ends_is_given_up(daemon: Daemon, restart: Any) -> N
     assert "already in progress" in failed["msg"]
 
 
+def test_processes_that_are_still_being_started_are_waited_for(daemon: Daemon, restart: Any) -> None:
+    second = daemon.processes.pop()
+    daemon.processes[0]["pm2_env"]["pm_uptime"] = time.time() * 1000
+
+    def start_the_second(method: str, argument: Any) -> dict[str, Any]:
+        if len(daemon.calls) == 4:
+            daemon.processes.append(second)
+        return daemon.obey(method, argument)
+
+    daemon.answer = start_the_second
+    done = restart()
+
+    assert (done["changed"], len(done["instances"])) == (False, 2)
+
+
 def test_a_daemon_that_refuses_is_quoted(daemon: Daemon, restart: Any) -> None:
     switch(daemon)
 
@@ -287,7 +302,7 @@ def test_the_command_line_gets_ids_and_no_foreign_variable(
     script = tmp_path / "pm2"
     script.write_text('#!/bin/sh\necho "$@" >>said\nenv >environment\n')
     script.chmod(0o755)
-    cli = pm2.Cli(str(script), str(tmp_path), {"EXTRA": 1})
+    cli = pm2.Cli(str(script), str(tmp_path), {"EXTRA": "1"})
 
     cli.restart([0, 3], Deadline(5))
     cli.reload(3, Deadline(5))
