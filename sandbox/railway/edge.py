@@ -14,13 +14,27 @@ _HEAD_SECONDS = 60
 class Edge:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
+        self._open: set[asyncio.Task[None] | None] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Relay one connection, which carries one request."""
+        self._open.add(asyncio.current_task())
+        try:
+            await self._serve(reader, writer)
+        finally:
+            self._open.discard(asyncio.current_task())
+            writer.close()
+
+    def close(self) -> None:
+        """Cut the connections that are still open."""
+        for task in self._open:
+            if task:
+                task.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.TimeoutError):
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _HEAD_SECONDS)
             await self._relay(_single_request(head), reader, writer)
-        writer.close()
 
     async def _relay(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         live = self._platform.live

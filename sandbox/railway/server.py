@@ -85,10 +85,12 @@ class Emulator:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        edge = await asyncio.start_server(Edge(self._platform).serve, "127.0.0.1", self._edge_port)
+        edge = Edge(self._platform)
+        listener = await asyncio.start_server(edge.serve, "127.0.0.1", self._edge_port)
         try:
             yield
         finally:
+            listener.close()
             edge.close()
             await self._platform.close()
 

@@ -325,6 +325,27 @@ def test_of_several_that_result_the_one_that_becomes_live_is_waited_for(wired: C
     assert wired(wire)["restored"]["id"] == "second"
 
 
+class Deaf(Wire):
+    """Loses the first order before it is applied, and obeys the second."""
+
+    def __init__(self) -> None:
+        super().__init__([*LOCATE, ("State", BEFORE), *REPORT, ("Rollback", lost())])
+        self.heard = False
+
+    def respond(self, operation: str, variables: dict[str, Any]) -> api.Response:
+        if self.script:
+            return super().respond(operation, variables)
+        self.heard = self.heard or operation == "Rollback"
+        return reply(ACCEPTED if operation == "Rollback" else AFTER if self.heard else BEFORE)
+
+
+def test_an_order_that_was_not_heard_is_given_once_more(wired: Call, journal: Journal) -> None:
+    deaf = Deaf()
+    assert wired(deaf)["restored"]["id"] == "new"
+    assert [one["operationName"] for one in deaf.sent].count("Rollback") == 2
+    assert kinds(journal) == ["intent", "outcome"]
+
+
 class Liar(Wire):
     """Answers well until the mutation, says yes to it, and shows the same state ever after."""
 
@@ -385,7 +406,8 @@ GONE = {"canRollback": False}
         ([BAD_LIVE, GOOD_GONE, OLD_GONE], {}, "good", "rollback"),
         ([BAD_LIVE, GOOD_GONE, OLD_GONE], {"avoid": (GOOD,)}, "old", "rollback"),
         ([BAD_LIVE, node("good", BAD), OLD_GONE], {}, "old", "rollback"),
-        ([BAD_LIVE, node("good", GOOD, "FAILED"), OLD_GONE], {}, "old", "rollback"),
+        ([BAD_LIVE, node("good", GOOD, "FAILED", canRollback=True), OLD_GONE], {}, "old", "rollback"),
+        ([node("later", OLDER), BAD_LIVE, GOOD_GONE], {}, "good", "rollback"),
         ([BAD_LIVE, node("good", None), OLD_GONE], {}, "old", "rollback"),
         ([BAD_LIVE, node("good", GOOD, **GONE), OLD_GONE], {"may_redeploy": True}, "old", "rollback"),
         ([BAD_LIVE, node("good", GOOD, **GONE)], {"may_redeploy": True}, "good", "redeploy"),
@@ -416,7 +438,7 @@ def test_a_service_that_crashed_goes_back_from_what_crashed() -> None:
         ([BAD_LIVE, GOOD_GONE], {"commit": OLDER}, "cannot put back commit"),
         ([BAD_LIVE, node("good", GOOD, "FAILED")], {"commit": GOOD}, "cannot put back commit"),
         ([node("push", OLDER, "BUILDING"), BAD_LIVE, GOOD_GONE], {}, "is under way"),
-        ([node("push", None, "BUILDING"), BAD_LIVE, GOOD_GONE], {}, "is under way"),
+        ([node("push", None, "BUILDING"), BAD_LIVE], {"pinned": Deployment.of(node("good", None))}, "is under way"),
     ],
 )
 def test_where_there_is_no_target(nodes: list[dict[str, Any]], wished: dict[str, Any], said: str) -> None:
