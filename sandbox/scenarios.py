@@ -1,0 +1,147 @@
+"""What can be broken: a bad release shipped as a deploy would, under traffic, and its symptom seen."""
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import yaml
+from ansible_collections.marketsage.rollback.sandbox.build import Release
+from ansible_collections.marketsage.rollback.sandbox.deploy import LOGIN_EMAIL, deploy, secret
+from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, Layout
+from ansible_collections.marketsage.rollback.sandbox.load import Load
+from ansible_collections.marketsage.rollback.sandbox.processes import BadInput, SandboxError
+
+_REQUESTS_PER_SECOND = 30
+_SECONDS_BEFORE_AND_AFTER = 1.0
+_SYMPTOM_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    description: str
+    severity: str
+    deploys: Mapping[str, str]
+    symptoms: tuple[str, ...]
+
+
+def all_scenarios() -> dict[str, Scenario]:
+    data = yaml.safe_load(Path(__file__).with_name("scenarios.yml").read_text())
+    return {name: Scenario(name, **{**fields, "symptoms": tuple(fields["symptoms"])}) for name, fields in data.items()}
+
+
+def find(name: str) -> Scenario:
+    """The scenario of that name; SandboxError, naming those there are, when there is none."""
+    scenarios = all_scenarios()
+    if name not in scenarios:
+        raise BadInput(f"scenario: {name!r} is not one of {', '.join(scenarios)}")
+    return scenarios[name]
+
+
+def break_(layout: Layout, name: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """Deploy what a scenario deploys, with requests and writes going on, until its symptoms are seen."""
+    scenario = find(name)
+    with Load(layout, rate=_REQUESTS_PER_SECOND) as load:
+        time.sleep(_SECONDS_BEFORE_AND_AFTER)
+        with ThreadPoolExecutor() as pool:
+            releases = list(pool.map(lambda one: deploy(layout, *one), scenario.deploys.items()))
+        say(f"deployed: {', '.join(f'{release.service} {release.ref}' for release in releases)}")
+        for symptom in scenario.symptoms:
+            _await_symptom(layout, symptom, {release.service: release for release in releases})
+        say(f"seen: {scenario.description}")
+        time.sleep(_SECONDS_BEFORE_AND_AFTER)
+    return {
+        "scenario": scenario.name,
+        "severity": scenario.severity,
+        "deployed": {release.service: {"release": release.id, "ref": release.ref} for release in releases},
+        "seen": list(scenario.symptoms),
+        "requests": load.record.result()["kinds"],
+    }
+
+
+def _await_symptom(layout: Layout, symptom: str, releases: Mapping[str, Release]) -> None:
+    end = time.monotonic() + _SYMPTOM_SECONDS
+    with httpx.Client(base_url=layout.url("front"), timeout=5, trust_env=False) as front:
+        while not SYMPTOMS[symptom](layout, front, releases):
+            if time.monotonic() > end:
+                raise SandboxError(f"{symptom}: the symptom is not there {_SYMPTOM_SECONDS} s after the deploy")
+            time.sleep(0.05)
+
+
+def _health_fails(layout: Layout, front: httpx.Client, releases: Mapping[str, Release]) -> bool:
+    """Each host answers 500 as the bad release, and HAProxy has no server left."""
+    answers = [httpx.get(f"{layout.url(host)}/api/v2/health", timeout=5, trust_env=False) for host in HOSTS]
+    failing = all(answer.status_code == 500 and _is_from(releases["backend"], answer) for answer in answers)
+    return failing and _get(front, "api", "/api/v2/health").status_code == 503
+
+
+def _some_answers_fail(_: Layout, front: httpx.Client, releases: Mapping[str, Release]) -> bool:
+    healthy = _get(front, "api", "/api/v2/health").status_code == 200
+    answer = _get(front, "api", "/api/v2/contacts?take=1")
+    return healthy and answer.status_code == 500 and _is_from(releases["backend"], answer)
+
+
+def _tokens_are_refused(layout: Layout, front: httpx.Client, releases: Mapping[str, Release]) -> bool:
+    account = {"email": LOGIN_EMAIL, "password": secret(layout, "smoke_password")}
+    login = front.post("/api/v2/auth/login", headers=_host("api"), json=account)
+    token = {"authorization": f"Bearer {login.json().get('token')}"}
+    answer = front.post("/api/v2/auth/verify-token", headers={**_host("api"), **token})
+    return login.status_code == 200 and answer.status_code == 401 and _is_from(releases["backend"], answer)
+
+
+def _migration_is_applied(layout: Layout, _: httpx.Client, releases: Mapping[str, Release]) -> bool:
+    """The database has a migration that came with the release."""
+    release = releases["backend"]
+    placed = (layout.host(HOSTS[0]) / "releases").iterdir()
+    others = set().union(*(_migrations(directory) for directory in placed if directory.name != release.id))
+    added = _migrations(release.path) - others
+    with psycopg.connect(layout.database_url, connect_timeout=5) as database:
+        rows = database.execute("SELECT migration_name FROM _prisma_migrations WHERE finished_at IS NOT NULL")
+        applied = {name for (name,) in rows}
+    return bool(added) and added <= applied
+
+
+def _migrations(release: Path) -> set[str]:
+    return {entry.name for entry in (release / "prisma" / "migrations").iterdir() if entry.is_dir()}
+
+
+def _admin_portal_is_gone(_: Layout, front: httpx.Client, releases: Mapping[str, Release]) -> bool:
+    answer = _get(front, "admin", "/")
+    return "Admin" not in answer.text and _is_from(releases["frontend"], answer)
+
+
+def _page_writes_to_the_console(_: Layout, front: httpx.Client, releases: Mapping[str, Release]) -> bool:
+    """One of the page's scripts has what is written; only a browser would show it written."""
+    page = _get(front, "app", "/")
+    scripts = sorted(set(re.findall(r"/_next/static/[^\"\\]+\.js", page.text)))
+    written = any("analytics: the script has not been loaded" in _get(front, "app", path).text for path in scripts)
+    return written and _is_from(releases["frontend"], page)
+
+
+SYMPTOMS: dict[str, Callable[[Layout, httpx.Client, Mapping[str, Release]], bool]] = {
+    "health": _health_fails,
+    "errors": _some_answers_fail,
+    "tokens": _tokens_are_refused,
+    "migration": _migration_is_applied,
+    "admin": _admin_portal_is_gone,
+    "console": _page_writes_to_the_console,
+}
+
+
+def _is_from(release: Release, answer: httpx.Response) -> bool:
+    return answer.headers.get("x-release") == release.id
+
+
+def _host(service: str) -> dict[str, str]:
+    return {"host": f"{service}.marketsage.com"}
+
+
+def _get(front: httpx.Client, service: str, path: str) -> httpx.Response:
+    return front.get(path, headers=_host(service))

@@ -1,0 +1,234 @@
+"""A sandbox as a whole: brought up from nothing, put back as it was, looked at, taken down."""
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import signal
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+import httpx
+from ansible_collections.marketsage.rollback.sandbox import build, deploy, origins, processes, seed, servers
+from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, PORTS, Layout
+from ansible_collections.marketsage.rollback.sandbox.processes import BadInput, SandboxError
+from ansible_collections.marketsage.rollback.sandbox.state import PARTS
+
+# What production has been through before anything goes wrong: each was deployed and turned out well.
+HISTORY = ("v1.0.0", "v1.1.0")
+SERVICES = ("backend", "frontend")
+_SECRETS = ("railway_account_token", "railway_project_token", "jwt_secret", "session_secret", "smoke_password")
+_HEALTHY_SECONDS = 30
+
+Say = Callable[[str], None]
+
+
+def up(layout: Layout, say: Say) -> bool:
+    """Bring a sandbox up; False when it is up already. SandboxError when neither, and then nothing runs."""
+    if layout.directory.exists() and _is_up(layout):
+        return False
+    _refuse_taken_ports(layout)
+    _make_directory(layout)
+    try:
+        _bring_up(layout, say)
+    except BaseException:
+        end_processes(layout)
+        raise
+    return True
+
+
+def _is_up(layout: Layout) -> bool:
+    """Whether every part runs; SandboxError when only some do."""
+    if not any(layout.directory.iterdir()):
+        return False
+    if not (layout.directory / "port_base").exists():
+        raise BadInput(f"directory: {layout.directory} is not empty and holds no sandbox; name another one")
+    existing = at(layout.directory)
+    if not processes.survivors(existing):
+        return False
+    if ended := [part for part in PARTS if processes.find(existing, part) is None]:
+        raise SandboxError(f"{layout.directory}: {', '.join(ended)} not running; run: rollback sandbox down")
+    return True
+
+
+def at(directory: Path) -> Layout:
+    """The sandbox in a directory; BadInput when there is none."""
+    try:
+        return Layout.existing(directory)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise BadInput(f"directory: {directory} holds no sandbox") from None
+
+
+def _refuse_taken_ports(layout: Layout) -> None:
+    taken = [f"{port} ({name})" for name, port in _ports(layout).items() if _is_taken(port)]
+    if taken:
+        raise BadInput(f"port-base: in use already: {', '.join(taken)}; name another base with --port-base")
+
+
+def _ports(layout: Layout) -> dict[str, int]:
+    ports = {name: layout.port(name) for name in PORTS}
+    second_workers = {f"{host}-metrics of worker 1": layout.port(f"{host}-metrics") + 1 for host in HOSTS}
+    return {**ports, **second_workers}
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+def _make_directory(layout: Layout) -> None:
+    """An empty directory with secrets; what a sandbox that no longer runs has left there goes away."""
+    if layout.directory.exists():
+        shutil.rmtree(layout.directory)
+    layout.directory.mkdir(parents=True, mode=0o700)
+    (layout.directory / "port_base").write_text(f"{layout.port_base}\n")
+    for directory in (layout.secrets, layout.logs, layout.pids, layout.control, layout.origin):
+        directory.mkdir(mode=0o700)
+    for name in _SECRETS:
+        deploy.write_private(layout.secrets / name, secrets.token_urlsafe(24) + "\n")
+    deploy.write_private(layout.secrets / "database_url", f"{layout.database_url}?schema=public\n")
+
+
+def _bring_up(layout: Layout, say: Say) -> None:
+    origins.create(layout.origin)
+    say("origins with their histories")
+    with ThreadPoolExecutor() as pool:
+        starts = {
+            "PostgreSQL": servers.start_postgres,
+            "Redis": servers.start_redis,
+            "HAProxy": servers.start_haproxy,
+            "Railway": servers.start_railway,
+            "sink": servers.start_sink,
+        }
+        started = [pool.submit(_step, say, f"{name} runs", start, layout) for name, start in starts.items()]
+        shipped = [pool.submit(_ship_when_ready, layout, service, started, say) for service in SERVICES]
+        _collect([*started, *shipped])
+    _write_marks(layout)
+    _wait_until_healthy(layout)
+    say("healthy through HAProxy")
+    seed.fill(layout)
+    say("contacts, sessions and other keys are there")
+
+
+def _step(say: Say, what: str, work: Callable[[Layout], None], layout: Layout) -> None:
+    work(layout)
+    say(what)
+
+
+def _ship_when_ready(layout: Layout, service: str, started: list[Future[None]], say: Say) -> None:
+    """Build what production has had of a service while the servers start, then deploy it."""
+    for ref in HISTORY:
+        build.release(layout.origin, service, ref)
+    say(f"releases of the {service} are built")
+    wait(started)
+    if all(future.exception() is None for future in started):
+        {"backend": _ship_backend, "frontend": _ship_frontend}[service](layout)
+        say(f"{service} is live")
+
+
+def _collect(futures: list[Future[None]]) -> None:
+    for future in futures:
+        future.result()
+
+
+def _ship_backend(layout: Layout) -> None:
+    for host in HOSTS:
+        deploy.make_host(layout, host)
+    for ref in HISTORY:
+        deploy.deploy(layout, "backend", ref)
+
+
+def _ship_frontend(layout: Layout) -> None:
+    for ref in HISTORY:
+        deploy.deploy(layout, "frontend", ref)
+
+
+def _write_marks(layout: Layout) -> None:
+    """Mark what production has had as good."""
+    good = {"mark": "good", "time": deploy.now(), "by": "deploy", "reason": "healthy after its deploy"}
+    marks = {
+        service: {build.release(layout.origin, service, ref).commit: good for ref in HISTORY} for service in SERVICES
+    }
+    deploy.write_private(layout.marks, json.dumps(marks, indent=2) + "\n")
+
+
+def _wait_until_healthy(layout: Layout) -> None:
+    processes.wait_until(layout, "haproxy", lambda: _everything_answers(layout), _HEALTHY_SECONDS)
+
+
+def _everything_answers(layout: Layout) -> bool:
+    """Whether every path to a health check answers 200: through HAProxy, and each backend host by itself."""
+    front = layout.url("front")
+    through_front = [("api", "/api/v2/health/db"), ("api", "/api/v2/health/redis")]
+    through_front += [("app", "/api/health"), ("admin", "/"), ("app", "/api/proxy/health")]
+    targets = [(f"{front}{path}", {"host": f"{service}.marketsage.com"}) for service, path in through_front]
+    targets += [(f"{layout.url(host)}/api/v2/health", {}) for host in HOSTS]
+    with httpx.Client(timeout=5, trust_env=False) as client:
+        return all(_answers_200(client, url, headers) for url, headers in targets)
+
+
+def _answers_200(client: httpx.Client, url: str, headers: dict[str, str]) -> bool:
+    try:
+        return client.get(url, headers=headers).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def reset(layout: Layout, say: Say) -> None:
+    """Put a running sandbox back as `up` leaves it: releases, deployments, data, marks, no maintenance."""
+    with ThreadPoolExecutor() as pool:
+        parts = [pool.submit(_reset_backend, layout), pool.submit(_reset_frontend, layout)]
+        _reset_control(layout)
+        layout.maintenance_map.write_text(servers.MAINTENANCE_OFF)
+        servers.reload_haproxy(layout)
+        _collect(parts)
+    say("releases, database and deployments are those of the beginning")
+    _wait_until_healthy(layout)
+    seed.fill_redis(layout)
+    say("healthy through HAProxy")
+
+
+def _reset_backend(layout: Layout) -> None:
+    for host in HOSTS:
+        processes.stop(layout, host)
+        shutil.rmtree(layout.host(host))
+    seed.restore_database(layout)
+    _ship_backend(layout)
+
+
+def _reset_frontend(layout: Layout) -> None:
+    processes.stop(layout, "railway")
+    servers.start_railway(layout)
+    _ship_frontend(layout)
+
+
+def _reset_control(layout: Layout) -> None:
+    shutil.rmtree(layout.control)
+    layout.control.mkdir(mode=0o700)
+    _write_marks(layout)
+
+
+def down(layout: Layout, keep: bool = False) -> int:
+    """End every process of a sandbox and remove its directory, unless told to keep it; how many there were."""
+    ended = end_processes(layout)
+    if not keep:
+        shutil.rmtree(layout.directory)
+    return ended
+
+
+def end_processes(layout: Layout) -> int:
+    """End every process of a sandbox, and prove by reading that none is left; how many there were."""
+    running = len(processes.survivors(layout))
+    for part in PARTS:
+        processes.stop(layout, part, signal.SIGINT if part == "postgres" else signal.SIGTERM)
+    processes.end(processes.survivors(layout), seconds=2)
+    if left := processes.survivors(layout):
+        raise SandboxError(f"{layout.directory}: still running: {', '.join(f'{one.pid} {one.name()}' for one in left)}")
+    return running
