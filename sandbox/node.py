@@ -28,7 +28,7 @@ _COMMAND_SECONDS = 300
 
 
 def environment() -> dict[str, str]:
-    """The environment of this process, with Node.js, npm and what lets Prisma's command line do without its own engines."""
+    """The environment of this process, with Node.js, npm and what lets Prisma's command line do without engines."""
     engine = str(_schema_engine())
     prisma = {
         "PRISMA_SCHEMA_ENGINE_BINARY": engine,
