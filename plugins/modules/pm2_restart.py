@@ -390,14 +390,15 @@ def _settle_seconds(wanted: Wanted, instances: list[Instance]) -> float:
 
 def _refuse_hopeless(wanted: Wanted, seen: list[Instance], before: list[Instance], first: dict[int, int]) -> None:
     """Raise for what waiting will not mend."""
-    stopped_before = {one.id for one in before if one.status == "stopped"}
     for one in seen:
+        # What is seen once may be a process that died a moment ago, before pm2 noticed or started it again.
+        lasting = (one.pid, one.status, one.release) in [(was.pid, was.status, was.release) for was in before]
         unasked = one.restarts - first.get(one.id, one.restarts)
-        if one.status == "errored" or (one.status == "stopped" and one.id in stopped_before):
+        if one.status == "errored" or (one.status == "stopped" and lasting):
             raise Unproven(f"{wanted.name}: process {one.id} is {one.status}", seen, one)
         if unasked > _UNASKED_RESTARTS:
             raise Unproven(f"{wanted.name}: process {one.id} restarted {unasked} times by itself", seen, one)
-        if one.status == "online" and not one.young and one.release != wanted.release:
+        if one.status == "online" and not one.young and lasting and one.release != wanted.release:
             _refuse_other_release(wanted, one, seen)
 
 

@@ -180,6 +180,23 @@ def test_a_process_that_is_said_to_be_online_but_is_not_there_is_unknown(daemon:
     assert failed["msg"].endswith("?")
 
 
+def test_a_process_that_died_before_pm2_noticed_is_looked_at_again(daemon: Daemon, restart: Any) -> None:
+    switch(daemon)
+    alive = []
+
+    def notice_late(method: str, argument: Any) -> dict[str, Any]:
+        reply = daemon.obey(method, argument)
+        if method != "getMonitorData" and argument["id"] == 1:
+            alive.append(daemon.processes[1]["pid"])
+            daemon.processes[1]["pid"] = 2**22 + 1
+        elif alive and [name for name, _argument in daemon.calls[-2:]] == ["getMonitorData"] * 2:
+            daemon.processes[1]["pid"] = alive[0]
+        return reply
+
+    daemon.answer = notice_late
+    assert restart()["changed"] is True
+
+
 def test_a_daemon_that_lost_a_process_is_a_failure(daemon: Daemon, restart: Any) -> None:
     switch(daemon)
 
