@@ -162,6 +162,7 @@ def drill(kind: str, keep: bool, as_json: bool) -> None:
     """
     from ansible_collections.marketsage.rollback.sandbox import drill as drills  # noqa: PLC0415
     from ansible_collections.marketsage.rollback.sandbox import layout, stack  # noqa: PLC0415
+    from ansible_collections.marketsage.rollback.sandbox.processes import SandboxError  # noqa: PLC0415
     from ansible_collections.marketsage.rollback.wrapper import scorecard  # noqa: PLC0415
 
     if kind not in drills.DRILLS:
@@ -182,7 +183,7 @@ def drill(kind: str, keep: bool, as_json: bool) -> None:
         run = runs[0].ending.run
         score = scorecard.score(result, runs[0], drills.keep_record(place, run["id"]) if run else None)
         print(json.dumps(score)) if as_json else scorecard.show(score)
-    except RollbackError as error:
+    except SandboxError as error:
         raise click.ClickException(str(error)) from None
     finally:
         if not keep and place.directory.exists():

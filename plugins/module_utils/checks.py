@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -38,7 +39,7 @@ class CheckFailed(RollbackError):
 
 
 def filled(value: Any, known: dict[str, str]) -> Any:
-    """`value` with each <name> replaced by what an earlier answer, or a secret, gave for it."""
+    """`value` with each <name> replaced by what an earlier answer or a secret gave for it; <unique> is new each time."""
     if isinstance(value, dict):
         return {key: filled(item, known) for key, item in value.items()}
     if isinstance(value, str):
@@ -82,7 +83,8 @@ def _compare_and_save(asked: str, answer: Any, request: dict[str, Any], known: d
 
 def run_check(check: dict[str, Any], secrets: dict[str, str]) -> dict[str, Any]:
     """Run one check to its end, clean-up included: name, required, status (passed or failed), evidence, seconds."""
-    known = dict(secrets)
+    given = {**secrets, "unique": uuid.uuid4().hex}
+    known = dict(given)
     began = time.monotonic()
     status = "passed"
     evidence = ""
@@ -91,7 +93,8 @@ def run_check(check: dict[str, Any], secrets: dict[str, str]) -> dict[str, Any]:
             evidence = make_request(request, known, check["timeout"])
     except RollbackError as error:
         status, evidence = "failed", str(error)
-    status, evidence = _clean_up(check, known, secrets, status, evidence)
+    if set(known) != set(given):
+        status, evidence = _clean_up(check, known, status, evidence)
     return {
         "name": check["name"],
         "required": check["required"],
@@ -107,11 +110,7 @@ def _without_secrets(text: str, secrets: dict[str, str]) -> str:
     return text
 
 
-def _clean_up(
-    check: dict[str, Any], known: dict[str, str], secrets: dict[str, str], status: str, evidence: str
-) -> tuple[str, str]:
-    if not (set(known) - set(secrets)):
-        return status, evidence
+def _clean_up(check: dict[str, Any], known: dict[str, str], status: str, evidence: str) -> tuple[str, str]:
     try:
         for request in check["cleanup"]:
             make_request(request, known, check["timeout"])

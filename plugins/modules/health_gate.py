@@ -44,7 +44,9 @@ options:
             choices: [GET, POST, PUT, PATCH, DELETE]
             default: GET
           url:
-            description: Where to. V(<name>) stands for a value saved earlier in this check or a secret.
+            description:
+              - Where to. V(<name>) stands for a value saved earlier in this check or a secret, V(<unique>) for a word
+                that is new in each round.
             type: str
             required: true
           headers:

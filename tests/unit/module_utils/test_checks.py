@@ -100,6 +100,14 @@ def test_a_saved_value_is_used_and_the_probe_is_removed_even_when_a_later_reques
     assert service.asked == ["POST /c", "GET /c/7", "DELETE /c/7"]
 
 
+def test_each_round_has_a_word_of_its_own(service: Any) -> None:
+    for _round in range(2):
+        checks.run_check(check(request(f"{service.url}/<unique>")), {})
+    first, second = service.asked
+    assert first != second
+    assert "<unique>" not in first
+
+
 def test_a_probe_that_stays_behind_is_a_failure(service: Any) -> None:
     service.answers = {"POST /c": [(201, {"id": 7})], "DELETE /c/7": [(500, {})]}
     result = checks.run_check(
