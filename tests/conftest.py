@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 
 
@@ -13,7 +14,9 @@ from ansible.module_utils.testing import patch_module_args
 def call_module(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
     """Run a module's main() in this process and return what it exits with, as Ansible would see it."""
 
+    # They are kept for the life of a process, which for a module is one call.
     def call(module: Any, *, check: bool = False, **arguments: Any) -> dict[str, Any]:
+        warnings._global_warnings.clear()
         with patch_module_args({**arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
             module.main()
         return json.loads(capsys.readouterr().out)

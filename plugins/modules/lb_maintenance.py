@@ -393,8 +393,8 @@ PROVIDERS = {"haproxy": haproxy_page, "http": http_page, "caddy": caddy_page}
 
 def page_of(params: dict[str, Any], deadline: Deadline, warn: balancer.Warn) -> balancer.Page:
     looks = balancer.Looks(params["look"], params["page"])
-    record = validate.absolute_path(params["record_file"] or f"{params['map_file']}.json", "record_file")
     provider = PROVIDERS[params["provider"]](params, looks, deadline, warn)
+    record = validate.absolute_path(params["record_file"] or f"{params['map_file']}.json", "record_file")
     return balancer.Page(provider, record, looks, deadline, warn)
 
 

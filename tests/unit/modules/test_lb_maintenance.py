@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.marketsage.rollback.plugins.module_utils import balancer
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput
 from ansible_collections.marketsage.rollback.plugins.modules import lb_maintenance
@@ -186,6 +187,13 @@ def test_status_needs_no_run_and_tells_whose_page_it_is(page: Call) -> None:
     page("enabled")
     result = page("status", run=None)
     assert not result["changed"] and result["enabled"] and result["owner"] == "alice"
+
+
+def test_what_is_returned_is_what_is_documented(page: Call) -> None:
+    documented = yaml.safe_load(lb_maintenance.RETURN)
+    page_result = page("enabled")
+    server_result = page("drained", backend="api", server="s1")
+    assert documented.keys() == (page_result.keys() | server_result.keys()) - {"changed", "diff", "invocation"}
 
 
 def test_a_change_without_a_run_is_refused(page: Call, haproxy: HAProxy) -> None:
@@ -379,6 +387,7 @@ def test_check_mode_drains_nothing(page: Call, haproxy: HAProxy) -> None:
         ({"reason": "no"}, "reason"),
         ({"socket": "10.0.0.1:9999"}, "socket"),
         ({"map_file": "/nowhere/else.map"}, "map_file"),
+        ({"map_file": None}, "map_file"),
         ({"look": [{"url": "http://api.example.com/"}]}, "look.url"),
         ({"look": [{"url": "https://user:pw@api.example.com/"}]}, "look.url"),
     ],

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.marketsage.rollback.plugins.module_utils import drift, library, prisma
 from ansible_collections.marketsage.rollback.plugins.module_utils.ddl import SchemaChange
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, RollbackError, Unknown
@@ -449,6 +450,16 @@ def test_status_tells_what_became_of_each_migration(migrate: Call, release: Make
 def test_status_of_a_database_without_a_ledger_says_so(migrate: Call, release: Make) -> None:
     result = migrate("status", None, release=release("a" * 12).path)
     assert result["ledger"] is False and result["migrations"][0]["state"] == "pending"
+
+
+def test_what_is_returned_is_what_is_documented(migrate: Call, release: Make) -> None:
+    documented = yaml.safe_load(prisma_migrate.RETURN)
+    target = release("a" * 12)
+    known = migrate("status", [row("m1_init", INIT)], release=target.path)
+    judged = migrate("compatible", [row("m1_init", INIT)], release=target.path)
+    assert documented.keys() == (known.keys() | judged.keys()) - {"changed", "invocation"}
+    assert documented["verdicts"]["contains"].keys() == judged["verdicts"]["a" * 12].keys()
+    assert documented["migrations"]["contains"].keys() == known["migrations"][0].keys()
 
 
 def test_every_release_at_hand_gets_a_verdict(migrate: Call, release: Make, tmp_path: Path) -> None:
