@@ -51,8 +51,9 @@ def environment() -> dict[str, str]:
 
 def run_playbook(playbook: Path, inventory: Path, variables: dict[str, Any], check: bool, handler: Handler) -> int:
     """Run a playbook to its end and return its exit code; `handler` gets every event of ansible-runner."""
+    allowed = environment()
     os.environ.clear()
-    os.environ.update(environment())
+    os.environ.update(allowed)
     private = Path(tempfile.mkdtemp(prefix="rollback-"))
     try:
         variables_file = private / "variables.yml"

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.marketsage.rollback.plugins.module_utils import planning, validate
+from ansible_collections.marketsage.rollback.plugins.module_utils import marks, planning, validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused
-from ansible_collections.marketsage.rollback.plugins.module_utils.files import read_json
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
 
 
@@ -42,7 +41,7 @@ def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise BadInput(f"services: {', '.join(unknown)} is not in the catalogue ({', '.join(arguments['catalogue'])})")
     wanted = wanted_for(services, arguments["to"])
-    marks = read_json(Control(arguments["control_dir"]).marks_file, {})
+    known = marks.load(Control(arguments["control_dir"]).marks_file)
     plan = {
         "version": 1,
         "environment": arguments["environment"],
@@ -55,7 +54,7 @@ def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
                 arguments["catalogue"][service],
                 hosts=arguments["hosts"].get(service, []),
                 reports=arguments["reports"],
-                marks=marks,
+                marks=known,
                 wanted=wanted.get(service),
                 verdicts=arguments["schema_verdicts"],
             )

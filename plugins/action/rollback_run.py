@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from ansible_collections.marketsage.rollback.plugins.module_utils import marks, planning, validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control, new_run_id
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held
-from ansible_collections.marketsage.rollback.plugins.module_utils.files import read_json
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import now
 from ansible_collections.marketsage.rollback.plugins.module_utils.run import Run
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
@@ -97,7 +96,7 @@ class ActionModule(control_action.ControlAction):
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
         control = Control(arguments["control_dir"])
         if arguments["state"] == "status":
-            return {"changed": False, "holder": control.holder(), "marks": read_json(control.marks_file, {})}
+            return {"changed": False, "holder": control.holder(), "marks": marks.load(control.marks_file)}
         if arguments["state"] == "opened":
             run_id = arguments["run_id"] and validate.run_id(arguments["run_id"])
             return open_run(control, arguments["plan"], run_id, self._task.check_mode)

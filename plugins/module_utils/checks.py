@@ -39,7 +39,7 @@ class CheckFailed(RollbackError):
 
 
 def filled(value: Any, known: dict[str, str]) -> Any:
-    """`value` with each <name> replaced by what an earlier answer or a secret gave for it; <unique> is new each time."""
+    """`value` with each <name> replaced by what a secret or an earlier answer gave for it."""
     if isinstance(value, dict):
         return {key: filled(item, known) for key, item in value.items()}
     if isinstance(value, str):
