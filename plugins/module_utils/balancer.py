@@ -250,17 +250,18 @@ def _despite_lost_record(
     run: Run, enable: Callable[[], list[dict[str, Any]]], after: dict[str, Any], warn: Warn
 ) -> list[dict[str, Any]]:
     """Users are safer behind the page than in front of a broken system that only lacks a record of it."""
-    looks = failure = None
+    looks = None
+    failures: list[RollbackError] = []
     try:
         with run.change("maintenance.enabled", after) as change:
             try:
                 looks = enable()
             except RollbackError as error:
-                failure = error
+                failures.append(error)
                 raise
             change.outcome = {"looks": looks}
     except (OSError, Unknown) as error:
-        if failure:
-            raise failure from None
+        if failures:
+            raise failures[0] from None
         warn(f"MAINTENANCE IS NOT ON RECORD: {error}. Nothing else may be changed before that is cured.")
     return enable() if looks is None else looks
