@@ -36,6 +36,19 @@ def deploy(layout: Layout, service: str, ref: str) -> Release:
 
 def _deploy_backend(layout: Layout, release: Release) -> None:
     _on_every_host(lambda host: _place(layout, host, release))
+    _migrate(layout, release)
+    _on_every_host(lambda host: _switch(layout, host, release))
+    _on_every_host(lambda host: _reload(layout, host))
+
+
+def leave_traces(layout: Layout, release: Release) -> None:
+    """What the deploy of a backend release that is live no more has left: its files and its line in the history."""
+    for host in HOSTS:
+        _place(layout, host, release)
+        _switch(layout, host, release)
+
+
+def _migrate(layout: Layout, release: Release) -> None:
     processes.run(
         layout,
         "migrate",
@@ -44,8 +57,6 @@ def _deploy_backend(layout: Layout, release: Release) -> None:
         extra={**node_environment(), "DATABASE_URL": secret(layout, "database_url")},
         cwd=layout.host(HOSTS[0]) / "releases" / release.id,
     )
-    _on_every_host(lambda host: _switch(layout, host, release))
-    _on_every_host(lambda host: reload(layout, host))
 
 
 def _on_every_host(work: Callable[[str], None]) -> None:
@@ -137,13 +148,13 @@ def _switch(layout: Layout, name: str, release: Release) -> None:
         revisions.write(json.dumps({"time": now(), **revision}) + "\n")
 
 
-def reload(layout: Layout, name: str) -> None:
+def _reload(layout: Layout, name: str) -> None:
     """Have pm2 run what is current on a host, without an interruption where it runs already, and remember it."""
-    pm2(layout, name, "startOrReload", "ecosystem.config.cjs")
-    pm2(layout, name, "save", "--force")
+    _pm2(layout, name, "startOrReload", "ecosystem.config.cjs")
+    _pm2(layout, name, "save", "--force")
 
 
-def pm2(layout: Layout, name: str, *arguments: str) -> None:
+def _pm2(layout: Layout, name: str, *arguments: str) -> None:
     host = layout.host(name)
     variables = {**node_environment(), "PM2_HOME": str(host / ".pm2")}
     command = [str(node.pm2()), *arguments]

@@ -114,44 +114,59 @@ def wait_until(
 
 
 def stop(layout: Layout, name: str, how: signal.Signals = signal.SIGTERM, seconds: float = 5) -> None:
-    """End one part and its children, by SIGKILL when asking is not enough."""
+    """End one part and its children: the part by a signal, and by SIGKILL what that leaves."""
     if process := find(layout, name):
         family = [process, *process.children(recursive=True)]
         _signal([process], how)
-        psutil.wait_procs([process], seconds)
-        end(family, 1)
+        _wait_for_end([process], seconds)
+        _signal(family, signal.SIGKILL)
+        _wait_for_end(family, seconds)
     (layout.pids / name).unlink(missing_ok=True)
 
 
 def end(processes: Iterable[psutil.Process], seconds: float) -> None:
     """End processes: SIGTERM, and SIGKILL for those still there after `seconds`."""
-    remaining = [process for process in processes if process.is_running()]
-    _signal(remaining, signal.SIGTERM)
-    _, stubborn = psutil.wait_procs(remaining, seconds)
+    processes = list(processes)
+    _signal(processes, signal.SIGTERM)
+    stubborn = _wait_for_end(processes, seconds)
     _signal(stubborn, signal.SIGKILL)
-    psutil.wait_procs(stubborn, seconds)
+    _wait_for_end(stubborn, seconds)
 
 
 def survivors(layout: Layout) -> list[psutil.Process]:
-    """Every living process of this sandbox, with children that have hidden their environment."""
-    ours = [process for process in psutil.process_iter() if _is_ours(process, layout)]
-    family = {one for process in ours for one in (process, *_children(process))}
-    return sorted(family - {psutil.Process()}, key=lambda process: process.pid)
+    """Every living process of this sandbox, with descendants that have hidden their environment."""
+    strangers = {process for process in psutil.process_iter(["ppid"]) if process.pid != os.getpid()}
+    family: set[psutil.Process] = set()
+    found = {process for process in strangers if _is_ours(process, layout)}
+    while found:
+        family |= found
+        strangers -= found
+        parents = {process.pid for process in found}
+        found = {process for process in strangers if process.info["ppid"] in parents}
+    return sorted(family, key=lambda process: process.pid)
+
+
+def _wait_for_end(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those of `processes` that still live after `seconds`, or none as soon as none does."""
+    deadline = time.monotonic() + seconds
+    while (living := [process for process in processes if _lives(process)]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return living
+
+
+def _lives(process: psutil.Process) -> bool:
+    # What has ended stays in the list as a zombie until its parent, often not ours, takes notice.
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _is_ours(process: psutil.Process, layout: Layout) -> bool:
     try:
-        marked = process.environ().get(MARK) == str(layout.directory)
-        return marked and process.status() != psutil.STATUS_ZOMBIE
+        return process.environ().get(MARK) == str(layout.directory)
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
-
-
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
 
 
 def _signal(processes: Iterable[psutil.Process], how: signal.Signals) -> None:

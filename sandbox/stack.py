@@ -21,6 +21,8 @@ HISTORY = ("v1.0.0", "v1.1.0")
 SERVICES = ("backend", "frontend")
 _SECRETS = ("railway_account_token", "railway_project_token", "jwt_secret", "session_secret", "smoke_password")
 _HEALTHY_SECONDS = 30
+# pm2 asked to end takes as long as its slowest worker may; PostgreSQL asked by SIGTERM waits for its clients.
+_ENDED_BY = {**dict.fromkeys(HOSTS, signal.SIGKILL), "postgres": signal.SIGINT}
 
 Say = Callable[[str], None]
 
@@ -141,8 +143,10 @@ def _collect(futures: list[Future[None]]) -> None:
 def _ship_backend(layout: Layout) -> None:
     for host in HOSTS:
         deploy.make_host(layout, host)
-    for ref in HISTORY:
-        deploy.deploy(layout, "backend", ref)
+    *past, live = HISTORY
+    for ref in past:
+        deploy.leave_traces(layout, build.release(layout.origin, "backend", ref))
+    deploy.deploy(layout, "backend", live)
 
 
 def _ship_frontend(layout: Layout) -> None:
@@ -197,7 +201,7 @@ def reset(layout: Layout, say: Say) -> None:
 
 def _reset_backend(layout: Layout) -> None:
     for host in HOSTS:
-        processes.stop(layout, host)
+        processes.stop(layout, host, _ENDED_BY[host])
         shutil.rmtree(layout.host(host))
     seed.restore_database(layout)
     _ship_backend(layout)
@@ -227,7 +231,7 @@ def end_processes(layout: Layout) -> int:
     """End every process of a sandbox, and prove by reading that none is left; how many there were."""
     running = len(processes.survivors(layout))
     for part in PARTS:
-        processes.stop(layout, part, signal.SIGINT if part == "postgres" else signal.SIGTERM)
+        processes.stop(layout, part, _ENDED_BY.get(part, signal.SIGTERM))
     processes.end(processes.survivors(layout), seconds=2)
     if left := processes.survivors(layout):
         raise SandboxError(f"{layout.directory}: still running: {', '.join(f'{one.pid} {one.name()}' for one in left)}")
