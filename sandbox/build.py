@@ -4,7 +4,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -96,8 +95,7 @@ def _export(repository: Path, commit: str, directory: Path) -> None:
     """Write the files of a commit."""
     with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
         origins.git(repository, "archive", "--format=tar", f"--output={archive.name}", commit)
-        with tarfile.open(archive.name) as files:
-            files.extractall(directory, filter="data")
+        shutil.unpack_archive(archive.name, directory)
 
 
 _BUILDERS: dict[str, Callable[[Path, Release, Path], None]] = {"backend": _build_backend, "frontend": _build_frontend}
