@@ -16,10 +16,11 @@ import httpx
 import pytest
 from ansible_collections.marketsage.rollback.sandbox import scenarios, stack
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, Layout
+from ansible_collections.marketsage.rollback.sandbox.processes import BadInput
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-PORT_BASE = 27000
+PORT_BASES = range(27000, 30000, 50)
 _LONGEST_RUN = 180
 
 
@@ -87,11 +88,22 @@ class Sandbox:
         return state
 
 
+def up_on_free_ports(directory: Path) -> Layout:
+    """Bring a sandbox up on the first base whose ports are all free."""
+    for base in PORT_BASES:
+        layout = Layout(directory, base)
+        try:
+            stack.up(layout, quietly)
+        except BadInput:
+            continue
+        return layout
+    pytest.fail("no port base is free")
+
+
 @pytest.fixture(scope="session")
 def running() -> Iterator[Sandbox]:
     directory = Path(tempfile.mkdtemp(prefix="rollback-e2e-"))
-    layout = Layout(directory, PORT_BASE)
-    stack.up(layout, quietly)
+    layout = up_on_free_ports(directory)
     yield Sandbox(layout)
     stack.down(layout)
     shutil.rmtree(directory, ignore_errors=True)

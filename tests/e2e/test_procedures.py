@@ -1,0 +1,197 @@
+"""The procedures as an operator runs them, on the real parts, with users about."""
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
+from conftest import HOSTS, Sandbox
+
+SAID = ("-e", "severity=P0", "-e", 'reason="health answers 500"')
+GOOD = dict.fromkeys(HOSTS, "v1.1.0")
+
+
+def plan_in(output: str) -> list[str]:
+    """The plan's lines as a playbook shows them."""
+    shown = re.search(r'"run_resolved.summary": (\[.*?\])', output, re.DOTALL)
+    assert shown, output
+    lines: list[str] = json.loads(shown.group(1))
+    return lines
+
+
+def test_full_system_restores_service_loses_nothing_and_run_again_changes_nothing(sandbox: Sandbox) -> None:
+    sandbox.break_("full-system")
+    with Load(sandbox.layout, rate=50) as load:
+        check = sandbox.playbook("full_system", *SAID, "--check")
+        assert check.returncode == 0, check.stdout
+        assert sandbox.live() == dict.fromkeys(HOSTS, "v1.2.0-bad-health")
+        assert not sandbox.is_locked()
+        deployments = len(sandbox.railway()["deployments"])
+
+        done = sandbox.playbook("full_system", *SAID)
+        assert done.returncode == 0, done.stdout + done.stderr
+        result = load.stop()
+
+    assert plan_in(check.stdout) == plan_in(done.stdout)
+    assert "DONE: " in done.stdout
+    assert sandbox.live() == GOOD
+    assert len(sandbox.railway()["deployments"]) == deployments + 1
+    assert sandbox.answer().status_code == 200
+    assert "Admin" in sandbox.answer("admin", "/").text
+    assert not sandbox.is_locked()
+    assert result["turning_points"]["bad_sent_after_page"] == 0
+    assert missing_rows(sandbox.layout, load.record.acknowledged) == []
+
+    again = sandbox.playbook("full_system", *SAID)
+    assert again.returncode == 0, again.stdout
+    assert "DONE: nothing to change" in again.stdout
+    assert not re.search(r"changed=[1-9]", again.stdout)
+    assert len(sandbox.railway()["deployments"]) == deployments + 1
+
+
+def test_full_system_leaves_a_frontend_that_is_good_as_it_is(sandbox: Sandbox) -> None:
+    sandbox.break_("backend-500")
+    deployments = len(sandbox.railway()["deployments"])
+    done = sandbox.playbook("full_system", *SAID)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (sandbox.live(), sandbox.answer().status_code) == (GOOD, 200)
+    assert len(sandbox.railway()["deployments"]) == deployments
+
+
+def test_a_target_that_is_broken_itself_stays_behind_the_page(sandbox: Sandbox) -> None:
+    sandbox.break_("backend-500")
+    sandbox.break_("backend-errors")
+    held = sandbox.playbook("backend", *SAID, "-e", "to=v1.2.0-bad-health")
+    assert held.returncode == 20, held.stdout + held.stderr
+    assert sandbox.shows_page()
+    assert re.search(r"HELD: .*answered 500", held.stdout)
+    assert re.search(r"NEXT: .*rollback resume \S+-backend-\w+", held.stdout)
+    assert sandbox.is_locked()
+
+
+def test_the_frontend_alone_goes_back_without_the_page(sandbox: Sandbox) -> None:
+    sandbox.break_("admin-middleware")
+    with Load(sandbox.layout, rate=50, services=["app", "admin"]) as load:
+        done = sandbox.playbook("frontend", "-e", "severity=P1", "-e", 'reason="admin portal is gone"')
+        result = load.stop()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Admin" in sandbox.answer("admin", "/").text
+    assert (result["kinds"]["maintenance"], result["kinds"]["error"]) == (0, 0)
+
+
+def test_an_additive_migration_goes_back_by_code_alone(sandbox: Sandbox) -> None:
+    sandbox.break_("migration-additive")
+    done = sandbox.playbook("backend", *SAID)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert any(line.startswith("database: additive") for line in plan_in(done.stdout))
+    assert sandbox.live() == GOOD
+
+
+def test_a_destructive_migration_is_refused_before_anything_is_changed(sandbox: Sandbox) -> None:
+    sandbox.break_("migration-destructive")
+    refused = sandbox.playbook("backend", *SAID)
+    assert refused.returncode == 3, refused.stdout + refused.stderr
+    assert re.search(r"REFUSED: .*destructive", refused.stdout)
+    assert sandbox.live() == dict.fromkeys(HOSTS, "v1.2.4-destructive")
+    assert not sandbox.shows_page()
+    assert not sandbox.is_locked()
+
+
+BAD_INPUT = [
+    (("-e", "severity=P9", "-e", "reason=testing"), 2, "severity: 'P9'"),
+    (("-e", "reason=testing"), 2, "severity: ''"),
+    (("-e", "severity=P0"), 2, "reason: "),
+    ((*SAID, "-e", "to=HEAD~1"), 2, "to: 'HEAD~1'"),
+    ((*SAID, "-e", "to=--upload-pack=x"), 2, "to: '--upload-pack=x'"),
+    ((*SAID, "-e", "to=v9.9.9"), 2, "to: backend has no release 'v9.9.9'"),
+    ((*SAID, "-e", "run_id=../../etc/passwd"), 2, "run_id: "),
+    (("-e", "run_id=20260101T000000Z-backend-0000"), 2, "there is no run 20260101T000000Z-backend-0000"),
+    (("-e", "severity=P3", "-e", "reason=typo"), 3, "Fix forward preferred"),
+    ((*SAID, "-e", "backend_root=/nowhere"), 3, "/nowhere"),
+    ((*SAID, "-e", "database_url_file=/nowhere"), 3, "database"),
+    ((*SAID, "-e", "ansible_connection=ssh", "-e", "ansible_host=127.0.0.1", "-e", "ansible_port=9"), 3, "unreachable"),
+    ((*SAID, "-i", "localhost,"), 3, "no host in the inventory"),
+]
+
+
+@pytest.fixture(scope="module")
+def broken(running: Sandbox) -> Sandbox:
+    running.reset()
+    running.break_("backend-500")
+    return running
+
+
+@pytest.mark.parametrize(("arguments", "code", "said"), BAD_INPUT)
+def test_bad_input_is_one_clear_line_and_changes_nothing(
+    broken: Sandbox, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    before = (broken.live(), {host: len(broken.revisions(host)) for host in HOSTS})
+    refused = broken.playbook("backend", *arguments)
+    assert refused.returncode == code, refused.stdout + refused.stderr
+    closing = [line for line in refused.stdout.splitlines() if line.startswith(("BAD INPUT: ", "REFUSED: "))]
+    assert len(closing) == 1, refused.stdout
+    assert said in closing[0]
+    assert "Traceback" not in refused.stdout + refused.stderr
+    assert (broken.live(), {host: len(broken.revisions(host)) for host in HOSTS}) == before
+    assert not broken.shows_page()
+    assert not broken.is_locked()
+
+
+COMMAND_LINE = [
+    (("run", "backend", "-s", "P7", "-r", "testing"), "severity: 'P7'"),
+    (("run", "mainframe", "-s", "P0", "-r", "testing"), "'mainframe' is not one of backend, frontend, full_system"),
+    (("run", "backend", "-s", "P0", "-r", "x"), "reason: "),
+    (("run", "backend", "-s", "P0", "-r", "testing", "--to", "main^"), "to: 'main^'"),
+    (("run", "backend", "-s", "P1", "-r", "testing"), "there is no terminal"),
+    (("resume", "nonsense"), "run_id: 'nonsense'"),
+    (("sandbox", "break", "everything"), "scenario: 'everything'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), COMMAND_LINE)
+def test_the_command_refuses_bad_words_with_exit_code_2(
+    broken: Sandbox, arguments: tuple[str, ...], said: str
+) -> None:
+    refused = broken.rollback(*arguments)
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert said in refused.stderr
+    assert "Traceback" not in refused.stdout + refused.stderr
+    assert not broken.is_locked()
+
+
+def test_a_second_operator_is_refused_while_a_run_is_open(sandbox: Sandbox) -> None:
+    sandbox.break_("backend-500")
+    sandbox.break_("backend-errors")
+    assert sandbox.playbook("backend", *SAID, "-e", "to=v1.2.0-bad-health").returncode == 20
+    second = sandbox.playbook("backend", "-e", "severity=P0", "-e", 'reason="another reason"')
+    assert second.returncode == 3, second.stdout
+    assert re.search(r"REFUSED: .*lock: run \S+ of \S+ since", second.stdout)
+
+
+def test_status_shows_what_is_live_and_what_could_be_restored(sandbox: Sandbox) -> None:
+    sandbox.break_("backend-500")
+    shown = sandbox.rollback("status", "--json")
+    assert shown.returncode == 0, shown.stderr
+    status: dict[str, Any] = json.loads(shown.stdout)
+    assert status["reports"]["api-1"]["live"]["ref"] == "v1.2.0-bad-health"
+    assert status["reports"]["api-1"]["candidates"][0]["ref"] == "v1.1.0"
+    assert (status["holder"], status["maintenance"]["haproxy"]["enabled"]) == (None, False)
+    assert "v1.2.0-bad-health" in sandbox.rollback("status").stdout
+
+
+def test_the_command_streams_versioned_events_and_resumes(sandbox: Sandbox) -> None:
+    sandbox.break_("backend-500")
+    run = sandbox.rollback("run", "backend", "-s", "P0", "-r", "health answers 500", "--json")
+    assert run.returncode == 0, run.stdout + run.stderr
+    events = [json.loads(line) for line in run.stdout.splitlines()]
+    assert {event["version"] for event in events} == {1}
+    ended = events[-1]
+    assert (ended["event"], ended["exit_code"]) == ("ended", 0)
+    finished = [event["step"] for event in events if event["event"] == "step_finished"]
+    assert finished.index("Verify health") < finished.index("Restore traffic")
+
+    again = sandbox.rollback("resume", ended["run"])
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert sandbox.live() == GOOD
