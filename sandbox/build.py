@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ansible_collections.marketsage.rollback.sandbox import layout, node, origins
@@ -55,7 +55,7 @@ def _build_backend(repository: Path, wanted: Release, directory: Path) -> None:
     _export(repository, wanted.commit, directory)
     (directory / "node_modules").symlink_to(node.install(directory))
     node.run(["npm", "run", "build"], directory, node.environment())
-    built_at = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    built_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     description = {"release": wanted.id, "commit": wanted.commit, "ref": wanted.ref, "built_at": built_at}
     (directory / "release.json").write_text(json.dumps(description, indent=2) + "\n")
 

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
         content = self._content(body)
         self.server.keep(
             {
-                "time": datetime.now(timezone.utc).isoformat().replace("+00:00", "Z"),
+                "time": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
                 "path": self.path,
                 "headers": dict(self.headers.items()),
                 "body": content,

@@ -11,15 +11,16 @@ import socket
 import ssl
 import threading
 import urllib.error
+import urllib.request
 from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from functools import lru_cache
 from time import sleep
 from typing import Any, Callable
 from urllib.parse import urlsplit
 
-from ansible.module_utils.urls import open_url
 from ansible_collections.marketsage.rollback.plugins.module_utils import validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, RollbackError
@@ -132,21 +133,13 @@ def _may_repeat(response: Response, changes: bool) -> bool:
 
 
 def _send(method: str, url: str, headers: Mapping[str, str], json: Any, timeout: float) -> Response:
-    sent = {"Accept": "application/json", **headers}
-    if json is not None:
+    data = None if json is None else json_format.dumps(json).encode()
+    sent = {"Accept": "application/json", "User-Agent": "marketsage.rollback", **headers}
+    if data is not None:
         sent["Content-Type"] = "application/json"
+    wanted = urllib.request.Request(url, data, sent, method=method)
     try:
-        answer = open_url(
-            url,
-            method=method,
-            data=None if json is None else json_format.dumps(json),
-            headers=sent,
-            timeout=timeout,
-            follow_redirects="none",
-            use_netrc=False,
-            # A proxy from the environment would be shown a token that is for the server alone.
-            use_proxy=False,
-        )
+        answer = _opener(urlsplit(url).scheme).open(wanted, timeout=timeout)
     except urllib.error.HTTPError as error:
         answer = error
     with answer:
@@ -155,6 +148,23 @@ def _send(method: str, url: str, headers: Mapping[str, str], json: Any, timeout:
     if len(body) > SIZE_LIMIT:
         raise BadAnswer(f"{source} answered with more than {SIZE_LIMIT} bytes")
     return Response(answer.code, {name.lower(): value for name, value in answer.headers.items()}, body, source)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """What a token was sent for may answer elsewhere; the token stays here."""
+
+    def redirect_request(self, *_arguments: Any) -> None:
+        return None
+
+
+@lru_cache(maxsize=None)
+def _opener(scheme: str) -> urllib.request.OpenerDirector:
+    """What opens URLs of a scheme. Certificates are loaded once, and only where they are needed: that takes long."""
+    # A proxy from the environment would be shown a token that is for the server alone.
+    handlers: list[Any] = [urllib.request.ProxyHandler({}), _NoRedirect]
+    if scheme == "https":
+        handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context()))
+    return urllib.request.build_opener(*handlers)
 
 
 def _within(seconds: float, work: Callable[[], Response]) -> Response:

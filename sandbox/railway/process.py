@@ -69,7 +69,7 @@ class Server:
         os.killpg(self.pid, signal.SIGTERM)
         try:
             await asyncio.wait_for(self.process.wait(), _STOP_SECONDS)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             os.killpg(self.pid, signal.SIGKILL)
             await self.process.wait()
 

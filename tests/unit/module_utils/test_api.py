@@ -5,7 +5,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
@@ -132,7 +132,7 @@ def self_signed(directory: Path) -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     certificate = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
     pem = directory / "server.pem"
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -241,8 +241,8 @@ def test_a_definite_answer_is_not_asked_for_again(server: Server, pauses: list[f
 def test_a_change_that_did_not_arrive_is_sent_again(
     server: Server, monkeypatch: pytest.MonkeyPatch, closed_port: int
 ) -> None:
-    real, targets = api.open_url, [f"http://127.0.0.1:{closed_port}", server.url]
-    monkeypatch.setattr(api, "open_url", lambda _, **rest: real(targets.pop(0), **rest))
+    real, targets = api._send, [f"http://127.0.0.1:{closed_port}", server.url]
+    monkeypatch.setattr(api, "_send", lambda method, _url, *rest: real(method, targets.pop(0), *rest))
     monkeypatch.setattr(api, "sleep", lambda _: None)
     server.script = [says(200)]
     assert ask(server, changes=True).status == 200

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -447,7 +447,7 @@ def test_where_there_is_no_target(nodes: list[dict[str, Any]], wished: dict[str,
 
 
 def test_retention_is_counted_from_the_removal() -> None:
-    now = datetime(2026, 11, 22, 9, 1, tzinfo=timezone.utc)
+    now = datetime(2026, 11, 22, 9, 1, tzinfo=UTC)
     removed = Deployment.of(GOOD_GONE)
     assert railway.retention_left("pro", removed, now) == 119 * 3600
     assert railway.retention_left("hobby", removed, now) == 71 * 3600
