@@ -90,7 +90,7 @@ class ActionModule(control_action.ControlAction):
         "policy": {"type": "dict", "required": True},
         "catalogue": {"type": "dict", "required": True},
         "hosts": {"type": "dict", "required": True},
-        "balancers": {"type": "list", "elements": "str", "required": True},
+        "balancers": {"type": "dict", "required": True},
         "reports": {"type": "dict", "required": True},
         "schema_verdicts": {"type": "dict"},
     }

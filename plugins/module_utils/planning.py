@@ -158,9 +158,18 @@ def plan_service(
     part.update(action="rollback", to=pinned(target), stop_traffic=settings["stop_traffic"])
     if target.get("method"):
         part["method"] = target["method"]
+    unbuilt = [host for host in hosts if not _is_built(read[host], target)]
+    if unbuilt:
+        part["build"] = unbuilt
     if settings["uses_database"]:
         part["schema"] = check_schema(verdicts, target)
     return part
+
+
+def _is_built(report: dict[str, Any], target: dict[str, Any]) -> bool:
+    """Whether a host has a build of the target; a platform's deployments need none."""
+    known = [*report["candidates"], *([report["live"]] if report["live"] else [])]
+    return any(one["commit"] == target["commit"] and one.get("built", True) for one in known)
 
 
 def needs_page(plan: dict[str, Any]) -> bool:
@@ -197,13 +206,16 @@ def verify_reports(plan: dict[str, Any], reports: dict[str, Any]) -> list[str]:
     return complaints
 
 
-def balancers_for(plan: dict[str, Any], balancers: list[str]) -> list[str]:
-    """The balancers that show the maintenance page while this plan is carried out."""
+def balancers_for(plan: dict[str, Any], reports: dict[str, dict[str, Any]]) -> list[str]:
+    """The balancers that show the maintenance page while this plan is carried out, from what each reported."""
     if not needs_page(plan):
         return []
-    if not balancers:
+    if not reports:
         raise Refused("balancer: its group has no host in the inventory, so traffic could not be stopped")
-    return balancers
+    for host, report in reports.items():
+        if report.get("enabled") is None:
+            raise Refused(f"balancer: {host} could not be read ({report.get('msg', 'unreachable')})")
+    return list(reports)
 
 
 def summary(plan: dict[str, Any]) -> list[str]:
@@ -211,7 +223,7 @@ def summary(plan: dict[str, Any]) -> list[str]:
     lines = [f"{plan['severity']} {plan['procedure']} in {plan['environment']}: {plan['reason']}"]
     lines += [_service_line(service, part) for service, part in plan["services"].items()]
     lines += [
-        f"database: {part['schema']['verdict']}; {'; '.join(part['schema']['reasons'])}"
+        f"database: {'; '.join([part['schema']['verdict'], *part['schema']['reasons']])}"
         for part in plan["services"].values()
         if part.get("schema")
     ]
@@ -224,4 +236,5 @@ def _service_line(service: str, part: dict[str, Any]) -> str:
     if part["action"] == "none":
         return f"{service}: {live} stays, it is the last good release"
     method = f" by {part['method']}" if part.get("method") else ""
-    return f"{service}: {live} -> {name_of(part['to'])}{method} on {', '.join(part['hosts'])}"
+    built = f", built first on {', '.join(part['build'])}" if part.get("build") else ""
+    return f"{service}: {live} -> {name_of(part['to'])}{method} on {', '.join(part['hosts'])}{built}"

@@ -66,9 +66,8 @@ options:
     type: dict
     required: true
   balancers:
-    description: The hosts that can show the maintenance page.
-    type: list
-    elements: str
+    description: What M(marketsage.rollback.lb_maintenance) read on each host that can show the maintenance page.
+    type: dict
     required: true
   reports:
     description: What M(marketsage.rollback.release) and M(marketsage.rollback.railway_rollback) read, by host.
@@ -107,7 +106,7 @@ EXAMPLES = r"""
     policy: "{{ rollback_policy }}"
     catalogue: "{{ rollback_services }}"
     hosts: {backend: "{{ groups['backend'] }}"}
-    balancers: "{{ groups['balancer'] }}"
+    balancers: "{{ maintenance }}"
     reports: "{{ reports }}"
     schema_verdicts: "{{ verdicts }}"
   register: resolved

@@ -120,8 +120,19 @@ def test_success_needs_the_planned_release_proved_on_every_planned_host() -> Non
 
 def test_a_plan_that_stops_traffic_needs_a_balancer() -> None:
     with pytest.raises(Refused, match="balancer"):
-        planning.balancers_for(PLANNED, [])
-    assert planning.balancers_for(full_plan(frontend={"stop_traffic": False}), []) == []
+        planning.balancers_for(PLANNED, {})
+    with pytest.raises(Refused, match="lb could not be read"):
+        planning.balancers_for(PLANNED, {"lb": {"msg": "no such socket"}})
+    assert planning.balancers_for(PLANNED, {"lb": {"enabled": False}}) == ["lb"]
+    assert planning.balancers_for(full_plan(frontend={"stop_traffic": False}), {}) == []
+
+
+def test_a_release_without_a_build_somewhere_is_built_there_first() -> None:
+    unbuilt = {"live": BAD, "candidates": [{**GOOD, "built": False}, OLD]}
+    built = {"live": BAD, "candidates": [{**GOOD, "built": True}, OLD]}
+    part = plan({"api-1": built, "api-2": unbuilt}, marks(b="good"))
+    assert part["build"] == ["api-2"]
+    assert "build" not in plan({"api-1": built}, marks(b="good"))
 
 
 def test_equal_states_give_equal_hashes() -> None:
