@@ -1,6 +1,7 @@
 """The status screen: what is live and what could be restored, on one page."""
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -37,9 +38,9 @@ def maintenance_line(host: str, read: dict[str, Any]) -> Text:
 
 def service_table(service: str, hosts: list[str], found: dict[str, Any]) -> Table:
     """What is live on each host of a service, then what it could go back to."""
-    table = Table(title=service, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    table = Table(title=service, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     for column in ("", "release", "tag", "since", "known", "schema"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=True)
     for host in hosts:
         read = found["reports"].get(host) or {}
         live = read.get("live")
@@ -48,23 +49,30 @@ def service_table(service: str, hosts: list[str], found: dict[str, Any]) -> Tabl
             continue
         table.add_row(f"live {host}", *_release(service, live, found))
     for candidate in _candidates(hosts, found):
-        table.add_row("can restore", *_release(service, candidate, found))
+        table.add_row("restore", *_release(service, candidate, found))
     return table
 
 
 def _candidates(hosts: list[str], found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the first host that was read could go back to, each commit once."""
     reports = [found["reports"].get(host) or {} for host in hosts]
-    return next((report["candidates"] for report in reports if report.get("candidates")), [])
+    candidates = next((report["candidates"] for report in reports if report.get("candidates")), [])
+    return list({candidate["commit"]: candidate for candidate in reversed(candidates)}.values())[::-1]
+
+
+def _time(moment: str | None) -> str:
+    """A time of the record as a tired person reads it, in UTC."""
+    return f"{datetime.fromisoformat(moment):%d %b %H:%M}" if moment else ""
 
 
 def _release(service: str, release: dict[str, Any], found: dict[str, Any]) -> tuple[str, str, str, Text, str]:
     commit = release.get("commit") or ""
-    mark = found["marks"].get(service, {}).get(commit, {}).get("mark", "unmarked")
+    mark = found["marks"].get(service, {}).get(commit, {}).get("mark", "-")
     verdict = found["verdicts"].get(commit[:12], {}).get("verdict", "")
     return (
         commit[:12] or "unknown",
         release.get("ref") or "",
-        release.get("since") or release.get("created") or "",
+        _time(release.get("since") or release.get("live_at") or release.get("created")),
         Text(mark, style=_MARK_STYLES.get(mark, "dim")),
         verdict if service == "backend" else "",
     )

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,6 +100,7 @@ def test_a_destructive_migration_is_refused_before_anything_is_changed(sandbox: 
     assert not sandbox.is_locked()
 
 
+UNREACHABLE = ("-e", "ansible_connection=ssh", "-e", "ansible_host=127.0.0.1", "-e", "ansible_port=9")
 BAD_INPUT = [
     (("-e", "severity=P9", "-e", "reason=testing"), 2, "severity: 'P9'"),
     (("-e", "reason=testing"), 2, "severity: ''"),
@@ -111,8 +113,8 @@ BAD_INPUT = [
     (("-e", "severity=P3", "-e", "reason=typo"), 3, "Fix forward preferred"),
     ((*SAID, "-e", "backend_root=/nowhere"), 3, "/nowhere"),
     ((*SAID, "-e", "database_url_file=/nowhere"), 3, "database"),
-    ((*SAID, "-e", "ansible_connection=ssh", "-e", "ansible_host=127.0.0.1", "-e", "ansible_port=9"), 3, "unreachable"),
-    ((*SAID, "-i", "localhost,"), 3, "no host in the inventory"),
+    ((*SAID, *UNREACHABLE), 3, "could not be read on 2 of 2"),
+    ((*SAID, "-i", "localhost,"), 2, "control_dir: "),
 ]
 
 
@@ -137,6 +139,15 @@ def test_bad_input_is_one_clear_line_and_changes_nothing(
     assert (broken.live(), {host: len(broken.revisions(host)) for host in HOSTS}) == before
     assert not broken.shows_page()
     assert not broken.is_locked()
+
+
+def test_an_empty_group_is_a_failure(broken: Sandbox, tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts.yml"
+    variables = f"{{rollback_environment: test, rollback_control_dir: {tmp_path / 'control'}}}"
+    inventory.write_text(f"all: {{vars: {variables}, children: {{backend: {{hosts: {{}}}}}}}}\n")
+    refused = broken.playbook("backend", *SAID, "-i", str(inventory))
+    assert refused.returncode == 3, refused.stdout + refused.stderr
+    assert "REFUSED: localhost: backend: its group has no host in the inventory" in refused.stdout
 
 
 COMMAND_LINE = [
