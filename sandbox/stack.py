@@ -64,18 +64,18 @@ def at(directory: Path) -> Layout:
 
 
 def _refuse_taken_ports(layout: Layout) -> None:
-    taken = [f"{port} ({name})" for name, port in _ports(layout).items() if _is_taken(port)]
+    taken = [f"{port} ({name})" for name, port in ports(layout).items() if is_taken(port)]
     if taken:
         raise BadInput(f"port-base: in use already: {', '.join(taken)}; name another base with --port-base")
 
 
-def _ports(layout: Layout) -> dict[str, int]:
-    ports = {name: layout.port(name) for name in PORTS}
+def ports(layout: Layout) -> dict[str, int]:
+    """Every port of a sandbox by what listens on it."""
     second_workers = {f"{host}-metrics of worker 1": layout.port(f"{host}-metrics") + 1 for host in HOSTS}
-    return {**ports, **second_workers}
+    return {**{name: layout.port(name) for name in PORTS}, **second_workers}
 
 
-def _is_taken(port: int) -> bool:
+def is_taken(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
