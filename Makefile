@@ -1,6 +1,7 @@
 # One command sets everything up and rolls a real system back: make drill. One sets up and tests everything: make test.
 PYTHON ?= python3
 BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 export ROLLBACK_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/marketsage.rollback
 
 .PHONY: setup drill test lint unit sanity molecule integration e2e faults benchmark clean

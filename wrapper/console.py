@@ -61,12 +61,15 @@ def plain_lines(happening: Happening) -> Iterable[str]:
     if kind == "step_finished":
         return [f"{at} {happening['status']}: {happening['step']} in {clock(happening['seconds'])}"]
     if kind == "checks":
-        return [f"{at}   {check_line(happening['host'], result)}" for result in happening["results"]]
+        return [f"{at}   {line}" for line in check_lines(happening["host"], happening["results"])]
     return happening["lines"] if kind == "ended" else []
 
 
-def check_line(host: str, result: dict[str, Any]) -> str:
-    return f"[{'x' if result['status'] == 'passed' else ' '}] {host}: {result['name']}: {result['evidence']}"
+def check_lines(host: str, results: list[dict[str, Any]]) -> list[str]:
+    """How many checks passed, and each that did not."""
+    failed = [result for result in results if result["status"] != "passed"]
+    counted = f"{host}: {len(results) - len(failed)} of {len(results)} checks passed"
+    return [counted, *(f"{host}: {result['name']}: {result['evidence']}" for result in failed)]
 
 
 class LiveTable:

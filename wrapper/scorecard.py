@@ -39,6 +39,8 @@ def show(score: dict[str, Any]) -> None:
     turning = score["turning_points"]
     if turning["first_page"] and turning["first_good_after"]:
         away = turning["first_good_after"] - turning["first_page"]
+        late = turning["bad_sent_after_page"] + turning["errors_sent_after_page"]
+        console.print(f"{late:6d} bad answers or errors to requests sent after the page went up", highlight=False)
         console.print(f"{clock(away):>6} from the first maintenance page to the first good answer", highlight=False)
     console.print(f"{score['acknowledged']:6d} rows acknowledged, {score['lost']} lost", highlight=False)
     console.print(f"record: {score['record']}", highlight=False, soft_wrap=True)
