@@ -56,7 +56,8 @@ def service_table(service: str, hosts: list[str], found: dict[str, Any]) -> Tabl
 def _candidates(hosts: list[str], found: dict[str, Any]) -> list[dict[str, Any]]:
     """What the first host that was read could go back to, each commit once."""
     reports = [found["reports"].get(host) or {} for host in hosts]
-    candidates = next((report["candidates"] for report in reports if report.get("candidates")), [])
+    readable = (report["candidates"] for report in reports if report.get("candidates"))
+    candidates: list[dict[str, Any]] = next(readable, [])
     return list({candidate["commit"]: candidate for candidate in reversed(candidates)}.values())[::-1]
 
 

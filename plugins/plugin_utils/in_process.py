@@ -6,8 +6,7 @@ A process of its own costs ten times what such a module does, and users wait beh
 """
 from __future__ import annotations
 
-from types import ModuleType
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
@@ -54,7 +53,7 @@ class InProcessAction(ActionBase):
 
     _supports_check_mode = True
     _supports_async = False
-    MODULE: ClassVar[ModuleType]
+    MODULE: Any
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
