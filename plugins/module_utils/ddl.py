@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from ansible_collections.marketsage.rollback.plugins.module_utils import grammar
 from ansible_collections.marketsage.rollback.plugins.module_utils.library import library
 
 ADDITIVE = "additive"
@@ -68,11 +69,8 @@ KNOWN = {
     "CreateTrigStmt": (UNKNOWN, "creates a trigger"),
 }
 
-# Settings that last for the migration alone and do not change what its statements mean.
-_HARMLESS_SETTINGS = ("lock_timeout", "statement_timeout", "client_min_messages", "idle_in_transaction_session_timeout")
 _SERIAL = ("smallserial", "serial", "bigserial", "serial2", "serial4", "serial8")
 _RELATIONS = ("table", "index", "view", "materialized view", "sequence")
-_WORDS = {"matview": "materialized view", "tabconstraint": "constraint"}
 _FILLED_BY_POSTGRESQL = {"CONSTR_DEFAULT", "CONSTR_IDENTITY", "CONSTR_GENERATED"}
 _RESTRICTING = ("CONSTR_UNIQUE", "CONSTR_FOREIGN", "CONSTR_CHECK", "CONSTR_PRIMARY")
 _ALTER_TABLE = {
@@ -250,7 +248,7 @@ class SchemaChange:
         self._change(kind, self._listed("type", node.typeName))
 
     def _rename(self, node: Any) -> None:
-        word = _word(node.renameType)
+        word = grammar.word(node.renameType)
         if word == "type":
             old = self._listed("type", node.object)
         elif word in (*_RELATIONS, "column", "constraint"):
@@ -273,7 +271,7 @@ class SchemaChange:
             self._columns[new] = self._columns.pop(old)
 
     def _drop(self, node: Any) -> None:
-        word = _word(node.removeType)
+        word = grammar.word(node.removeType)
         for item in node.objects:
             name = self._dropped_name(word, item)
             self._change(f"drop {word}", name)
@@ -289,16 +287,16 @@ class SchemaChange:
         return ()
 
     def _move(self, node: Any) -> None:
-        word = _word(node.objectType)
+        word = grammar.word(node.objectType)
         name = self._relation(node.relation) if node.relation else self._listed(word, node.object)
         self._change(f"move {word}", name)
 
     def _transaction(self, node: Any) -> None:
-        if node.kind.name not in ("TRANS_STMT_BEGIN", "TRANS_STMT_START", "TRANS_STMT_COMMIT"):
+        if not grammar.begins_or_ends(node):
             self._note(node.kind.name, ())
 
     def _set(self, node: Any) -> None:
-        if node.name not in _HARMLESS_SETTINGS:
+        if node.name not in grammar.HARMLESS_SETTINGS:
             self._note(f"set {node.name}", ())
 
     # -- ALTER TABLE
@@ -307,7 +305,7 @@ class SchemaChange:
         table = self._relation(node.relation)
         if self._is_new(table):
             return
-        word = _word(node.objtype)
+        word = grammar.word(node.objtype)
         for command in node.cmds:
             if word == "table":
                 self._alter(table, command)
@@ -413,8 +411,3 @@ _READERS = {
 
 def _addition(column: Column) -> str:
     return "add required column" if column.required else "add optional column"
-
-
-def _word(object_type: Any) -> str:
-    word = object_type.name[len("OBJECT_") :].lower()
-    return _WORDS.get(word, word.replace("_", " "))

@@ -90,7 +90,7 @@ def read_only(where: Database, seconds: float) -> Iterator[Any]:
             application_name="marketsage.rollback",
             prepare_threshold=None,
         )
-        with connection, _hung_up_after(seconds, connection):
+        with connection, hung_up_after(seconds, connection):
             connection.read_only = True
             cursor = connection.cursor()
             cursor.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
@@ -100,7 +100,7 @@ def read_only(where: Database, seconds: float) -> Iterator[Any]:
 
 
 @contextmanager
-def _hung_up_after(seconds: float, connection: Any) -> Iterator[None]:
+def hung_up_after(seconds: float, connection: Any) -> Iterator[None]:
     """End the connection from this side when time is up: a server that stands still heeds no time-out of its own."""
 
     def hang_up() -> None:
@@ -170,8 +170,16 @@ class Release:
 
     def sql(self, migration: str) -> bytes | None:
         """The migration as it is in the release; None where it is not."""
+        return self._file(migration, "migration.sql")
+
+    def down_sql(self, migration: str) -> str | None:
+        """What its authors checked in to undo it; None where they did not."""
+        text = self._file(migration, "down.sql")
+        return None if text is None else text.decode("utf-8", "replace")
+
+    def _file(self, migration: str, name: str) -> bytes | None:
         try:
-            with open(os.path.join(self._directory, migration, "migration.sql"), "rb") as file:
+            with open(os.path.join(self._directory, migration, name), "rb") as file:
                 return file.read()
         except FileNotFoundError:
             return None
@@ -241,11 +249,16 @@ class Verdict:
     missing: list[str]
 
 
-def judge(ledger: dict[str, list[Row]] | None, target: Release, sources: list[Release], schema: str) -> Verdict:
-    """Compare the database with a target release; `sources` are releases that may have the SQL it is ahead by."""
-    if ledger is None:
-        reason = f"the database has no {LEDGER} in schema {schema}: Prisma never migrated it, or it is another one"
-        return Verdict(UNKNOWN, [reason], [], [])
+class Comparison(NamedTuple):
+    """The ledger against a release: migrations that one of them lacks, and why the others cannot be trusted."""
+
+    ahead: list[str]
+    missing: list[str]
+    unclear: list[str]
+
+
+def compare(ledger: dict[str, list[Row]], target: Release) -> Comparison:
+    """`ahead` is in the order in which the migrations were applied."""
     by_state: dict[str, list[str]] = {}
     for migration in states(ledger, target):
         by_state.setdefault(migration["state"], []).append(migration["name"])
@@ -255,6 +268,14 @@ def judge(ledger: dict[str, list[Row]] | None, target: Release, sources: list[Re
     )
     unclear = [f"{name}: failed halfway and was not resolved" for name in by_state.get("failed", [])]
     unclear += [f"{name}: is not what was applied to the database" for name in by_state.get("edited", [])]
+    return Comparison(ahead, missing, unclear)
+
+
+def judge(ledger: dict[str, list[Row]] | None, target: Release, sources: list[Release], schema: str) -> Verdict:
+    """Compare the database with a target release; `sources` are releases that may have the SQL it is ahead by."""
+    if ledger is None:
+        return Verdict(UNKNOWN, [no_ledger(schema)], [], [])
+    ahead, missing, unclear = compare(ledger, target)
     if unclear:
         return Verdict(UNKNOWN, unclear, ahead, missing)
     if missing:
@@ -263,15 +284,19 @@ def judge(ledger: dict[str, list[Row]] | None, target: Release, sources: list[Re
     return _judge_changes(_changes(ahead, ledger, sources, schema), ahead)
 
 
+def no_ledger(schema: str) -> str:
+    return f"the database has no {LEDGER} in schema {schema}: Prisma never migrated it, or it is another one"
+
+
 def _changes(ahead: list[str], ledger: dict[str, list[Row]], sources: list[Release], schema: str) -> list[Finding]:
     change = SchemaChange(schema)
     not_found = []
     for name in ahead:
-        sql = _applied_sql(name, _applied(ledger[name]).checksum, sources)
+        sql = applied_sql(name, ledger, sources)
         if sql is None:
             not_found.append(Finding(UNKNOWN, f"{name}: no release at hand has its SQL as it was applied"))
         else:
-            change.apply(name, sql.decode("utf-8", "replace"))
+            change.apply(name, sql)
     return not_found + change.findings()
 
 
@@ -279,9 +304,12 @@ def _applied(attempts: list[Row]) -> Row:
     return next(row for row in reversed(attempts) if row.applied)
 
 
-def _applied_sql(name: str, checksum: str, sources: list[Release]) -> bytes | None:
+def applied_sql(name: str, ledger: dict[str, list[Row]], sources: list[Release]) -> str | None:
+    """A migration as it was applied; None where no release at hand has it."""
+    checksum = _applied(ledger[name]).checksum
     texts = (source.sql(name) for source in sources)
-    return next((sql for sql in texts if sql is not None and has_checksum(sql, checksum)), None)
+    found = next((sql for sql in texts if sql is not None and has_checksum(sql, checksum)), None)
+    return None if found is None else found.decode("utf-8", "replace")
 
 
 def _judge_changes(findings: list[Finding], ahead: list[str]) -> Verdict:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: prisma_migrate
-short_description: Tell whether a release can run on the database as it is
+short_description: Tell whether a release can run on the database, and put its schema back or forward
 description:
   - Compares Prisma's ledger in the database with the migrations of releases, in a read-only transaction.
+  - Takes migrations back without losing what they, or the release that came with them, have stored since.
   - C(prisma migrate status) is not asked, because it says up to date of a database that is ahead of the release.
 version_added: 0.1.0
 author: MarketSage (@marketsage)
@@ -19,9 +20,12 @@ options:
     description:
       - V(status) lists every migration that the database or O(release) knows.
       - V(compatible) judges whether each release can run on the database.
+      - V(rolled_back) takes the migrations back that O(release) does not know, in one transaction together with the
+        ledger's rows. What that would drop is moved or copied to a schema C(rollback_) with the run's id first.
+      - V(deployed) applies the migrations of O(release) by C(prisma migrate deploy).
     type: str
     required: true
-    choices: [status, compatible]
+    choices: [status, compatible, rolled_back, deployed]
   database_url_file:
     description:
       - File, readable by its owner alone, with the database's URL as Prisma takes it.
@@ -31,7 +35,7 @@ options:
   release:
     description:
       - Directory of the release to compare with, with C(prisma/migrations).
-      - One of O(release) and O(releases_dir) is required; O(state=status) needs O(release).
+      - One of O(release) and O(releases_dir) is required; every state but V(compatible) needs O(release).
     type: path
   releases_dir:
     description:
@@ -42,10 +46,14 @@ options:
     description:
       - Directory of the release that runs now. Its migrations tell what the database is ahead by, and its
         C(prisma/schema.prisma) what the database should look like.
+      - For O(state=rolled_back) it is the release whose migrations are taken back. How, is taken from its
+        C(prisma/migrations/NAME/down.sql) where there is one, else worked out from the migration itself, else, for what
+        has no exact inverse, asked of Prisma as the difference of the two releases' C(schema.prisma).
     type: path
   prisma:
     description:
-      - Command of Prisma's CLI, run in O(live), where the database is ahead of a release, to find changes made by hand.
+      - Command of Prisma's CLI, run in the directory of a release, to find changes made by hand, to prove that the
+        database is what a release expects, and for O(state=deployed).
       - Without it RV(drift.state) is V(not checked).
     type: list
     elements: str
@@ -55,16 +63,43 @@ options:
     type: dict
     default: {}
   timeout:
-    description: Seconds to wait for the database, and for O(prisma).
+    description: Seconds to wait for the database when it is read, and for O(prisma).
     type: float
     default: 30
+  wait:
+    description:
+      - Seconds that a change of the database may take, with waiting for locks and for its reconnecting.
+      - A table is waited for half a second at a time, so that its readers never wait longer behind it.
+    type: float
+    default: 300
+  restore_archive:
+    description:
+      - For O(state=deployed), the schema that RV(archive) named. What it has is brought back once the migrations are
+        applied, without overwriting anything newer. What was brought back once is not again. The archive is kept.
+    type: str
+  run:
+    description: The open run, as RV(marketsage.rollback.rollback_run#module:run) gives it; a change needs one.
+    type: dict
+    suboptions:
+      id:
+        description: The run's id. The archive is named after it.
+        type: str
+        required: true
+      fence:
+        description: Its fencing number.
+        type: int
+        required: true
+      state_dir:
+        description: Directory of this host's lock and journal.
+        type: path
+        required: true
 attributes:
   check_mode:
-    description: Nothing is ever changed.
+    description: Everything is worked out and nothing is changed.
     support: full
   diff_mode:
-    description: Nothing is ever changed, so there is nothing to compare.
-    support: none
+    description: Shows the SQL and how many rows are at risk.
+    support: full
   platform:
     description: Where it runs.
     support: full
@@ -86,6 +121,25 @@ EXAMPLES = r"""
     state: status
     database_url_file: /etc/rollback/database_url
     release: /srv/backend/current
+
+- name: Take the schema back to what the last good release knows
+  marketsage.rollback.prisma_migrate:
+    state: rolled_back
+    database_url_file: /etc/rollback/database_url
+    release: /srv/backend/releases/0123456789ab
+    live: /srv/backend/releases/fedcba987654
+    prisma: [node_modules/.bin/prisma]
+    run: "{{ run }}"
+  register: schema
+
+- name: Go forward with the release that was mended, and bring back what was set aside
+  marketsage.rollback.prisma_migrate:
+    state: deployed
+    database_url_file: /etc/rollback/database_url
+    release: /srv/backend/releases/89abcdef0123
+    restore_archive: rollback_20261124t031500z_backend_3f9a
+    prisma: [node_modules/.bin/prisma]
+    run: "{{ run }}"
 """
 
 RETURN = r"""
@@ -99,7 +153,7 @@ schema:
   type: str
 migrations:
   description: Every migration that the database or the release knows, by name.
-  returned: when O(state=status)
+  returned: when O(state) is not V(compatible)
   type: list
   elements: dict
   contains:
@@ -120,6 +174,96 @@ migrations:
       type: str
     rolled_back_at:
       description: When the last attempt was taken back.
+      type: str
+archives:
+  description: Schemas in which earlier rollbacks keep what they set aside, oldest first.
+  returned: when O(state=status)
+  type: list
+  elements: str
+undone:
+  description: Migrations that are taken back, newest first, and where their undoing comes from.
+  returned: when O(state=rolled_back)
+  type: dict
+  sample: {20231215_full_name: inverse}
+sql:
+  description: What is run, in its order, in one transaction.
+  returned: when O(state=rolled_back)
+  type: list
+  elements: str
+at_risk:
+  description: What goes to the archive. It is counted in check mode and in diff mode alone.
+  returned: when O(state=rolled_back)
+  type: list
+  elements: dict
+  contains:
+    kind:
+      description: C(table), C(column), C(changed column) or C(enum values).
+      type: str
+    table:
+      description: Schema and name of the table.
+      type: str
+    column:
+      description: Name of the column; null for a table.
+      type: str
+    rows:
+      description: Rows of the table, values of the column that are not null, or rows with a value that goes.
+      type: int
+archive:
+  description: The schema with what was set aside by this run; in check mode, how it would be called. Null without any.
+  returned: when O(state=rolled_back)
+  type: str
+archived:
+  description: What it holds. RV(archived[].rows) is an estimate where RV(archived[].counted) is false.
+  returned: when O(state=rolled_back)
+  type: list
+  elements: dict
+  contains:
+    kind:
+      description: As in RV(at_risk[].kind).
+      type: str
+    table:
+      description: Where it comes from.
+      type: str
+    column:
+      description: Name of the column; null for a table.
+      type: str
+    rows:
+      description: Rows that were moved or copied.
+      type: int
+    counted:
+      description: Whether they were counted.
+      type: bool
+    relation:
+      description: Name of the table in the archive.
+      type: str
+deployed:
+  description: Migrations that are applied.
+  returned: when O(state=deployed)
+  type: list
+  elements: str
+restored:
+  description: What became of each thing in O(restore_archive); empty in check mode.
+  returned: when O(state=deployed)
+  type: list
+  elements: dict
+  contains:
+    kind:
+      description: As in RV(at_risk[].kind).
+      type: str
+    table:
+      description: Where it comes from.
+      type: str
+    column:
+      description: Name of the column; null for a table.
+      type: str
+    rows:
+      description: Rows in the archive.
+      type: int
+    restored:
+      description: Rows that were brought back.
+      type: int
+    reason:
+      description: Why the others were not.
       type: str
 verdicts:
   description: What was found about each release, by its id.
@@ -150,8 +294,10 @@ verdicts:
       ahead: ["20231202_rename"]
       missing: []
 drift:
-  description: Whether the database differs from the live release's C(schema.prisma).
-  returned: when O(state=compatible)
+  description:
+    - Whether the database differs from the C(schema.prisma) of O(live) or, for O(state=rolled_back) and
+      O(state=deployed), in the end from that of O(release).
+  returned: when O(state) is not V(status)
   type: dict
   contains:
     state:
@@ -162,16 +308,28 @@ drift:
       type: str
 """
 
+import os
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.marketsage.rollback.plugins.module_utils import drift, prisma, validate
-from ansible_collections.marketsage.rollback.plugins.module_utils.errors import finish
+from ansible_collections.marketsage.rollback.plugins.module_utils import (
+    archive,
+    drift,
+    prisma,
+    prisma_cli,
+    restore,
+    schema_rollback,
+    transaction,
+    validate,
+)
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held, Refused, finish
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import read_secret
+from ansible_collections.marketsage.rollback.plugins.module_utils.journal import Journal
+from ansible_collections.marketsage.rollback.plugins.module_utils.run import RUN_ARGUMENT, Run
 
 ARGUMENTS = {
-    "state": {"type": "str", "required": True, "choices": ["status", "compatible"]},
+    "state": {"type": "str", "required": True, "choices": ["status", "compatible", "rolled_back", "deployed"]},
     "database_url_file": {"type": "path", "required": True},
     "release": {"type": "path"},
     "releases_dir": {"type": "path"},
@@ -179,63 +337,195 @@ ARGUMENTS = {
     "prisma": {"type": "list", "elements": "str", "default": []},
     "environment": {"type": "dict", "default": {}},
     "timeout": {"type": "float", "default": 30},
+    "wait": {"type": "float", "default": 300},
+    "restore_archive": {"type": "str"},
+    "run": RUN_ARGUMENT,
 }
+
+
+class Subject:
+    """The database and the releases that the parameters name."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        file = validate.absolute_path(params["database_url_file"], "database_url_file")
+        url = read_secret(file, "database_url_file")
+        environment = {name: str(value) for name, value in params["environment"].items()}
+        self.where = prisma.database(url)
+        self.cli = prisma_cli.Cli(params["prisma"], environment, url, params["timeout"])
+        # The argument spec demands them where a state needs them.
+        self.release: Any = release_of(params, "release")
+        self.live: Any = release_of(params, "live")
+        self.others = prisma.releases_in(params["releases_dir"]) if params["releases_dir"] else []
+
+    @property
+    def sources(self) -> list[prisma.Release]:
+        return [self.live, *self.others] if self.live else self.others
+
+    def ask(self, question: Callable[[Any], Any]) -> Any:
+        with prisma.read_only(self.where, self.cli.seconds) as cursor:
+            return question(cursor)
+
+    def ledger(self) -> Any:
+        return self.ask(lambda cursor: prisma.read_ledger(cursor, self.where.schema))
+
+    def result(self, ledger: Any, **found: Any) -> dict[str, Any]:
+        return {"changed": False, "ledger": ledger is not None, "schema": self.where.schema, **found}
 
 
 def release_of(params: dict[str, Any], name: str) -> prisma.Release | None:
     return prisma.Release(validate.absolute_path(params[name], name), name) if params[name] else None
 
 
-def status(params: dict[str, Any], where: prisma.Database) -> dict[str, Any]:
-    release = prisma.Release(validate.absolute_path(params["release"], "release"))
-    ledger = read_ledger(where, params["timeout"])
-    return {
-        "ledger": ledger is not None,
-        "schema": where.schema,
-        "migrations": prisma.states(ledger or {}, release),
-    }
+def status(_module: AnsibleModule, subject: Subject) -> dict[str, Any]:
+    ledger = subject.ledger()
+    migrations = prisma.states(ledger or {}, subject.release)
+    return subject.result(ledger, migrations=migrations, archives=subject.ask(archive.existing))
 
 
-def compatible(params: dict[str, Any], where: prisma.Database, url: str) -> dict[str, Any]:
-    release, live = release_of(params, "release"), release_of(params, "live")
-    others = prisma.releases_in(params["releases_dir"]) if params["releases_dir"] else []
-    sources = [live, *others] if live else others
-    ledger = read_ledger(where, params["timeout"])
+def compatible(_module: AnsibleModule, subject: Subject) -> dict[str, Any]:
+    ledger = subject.ledger()
     verdicts = {
-        target.id: prisma.judge(ledger, target, sources, where.schema) for target in ([release] if release else others)
+        target.id: prisma.judge(ledger, target, subject.sources, subject.where.schema)
+        for target in ([subject.release] if subject.release else subject.others)
     }
     found = drift.NOT_NEEDED
     if any(verdict.ahead for verdict in verdicts.values()):
-        environment = {name: str(value) for name, value in params["environment"].items()}
-        cli = drift.Cli(params["prisma"], environment, url, params["timeout"])
-        found = drift.check(live, ledger, cli)
+        found = drift.check(subject.live, ledger, subject.cli)
     if found["state"] == "found":
         verdicts = {release_id: prisma.despite_drift(verdict) for release_id, verdict in verdicts.items()}
-    return {
-        "ledger": ledger is not None,
-        "schema": where.schema,
-        "verdicts": {release_id: asdict(verdict) for release_id, verdict in verdicts.items()},
-        "drift": found,
-    }
+    shown = {release_id: asdict(verdict) for release_id, verdict in verdicts.items()}
+    return subject.result(ledger, verdicts=shown, drift=found)
 
 
-def read_ledger(where: prisma.Database, seconds: float) -> Any:
-    with prisma.read_only(where, seconds) as cursor:
-        return prisma.read_ledger(cursor, where.schema)
+def rolled_back(module: AnsibleModule, subject: Subject) -> dict[str, Any]:
+    """Read, plan, refuse or change, read back."""
+    ledger = subject.ledger()
+    wanted = schema_rollback.Wanted(subject.release, subject.live, subject.sources, subject.where.schema)
+    if not schema_rollback.to_undo(ledger, subject.release, subject.where.schema):
+        return nothing_to_undo(module, subject, ledger)
+    refuse_drift(subject, ledger)
+    run_id = (module.params["run"] or {}).get("id", "")
+    plan = schema_rollback.plan(subject.where, ledger, wanted, subject.cli, run_id)
+    at_risk, found, kept = [], drift.result("not checked", "nothing was changed"), []
+    if module.check_mode or module._diff:
+        at_risk = schema_rollback.at_risk(subject.where, plan, subject.cli.seconds)
+    diff = {"prepared": schema_rollback.as_text(plan, at_risk)}
+    if not module.check_mode:
+        found = roll_back(module, subject, plan, wanted)
+        ledger = subject.ledger()
+        kept = subject.ask(lambda cursor: archive.contents(cursor, plan.archive))
+    migrations = prisma.states(ledger, subject.release)
+    result = subject.result(ledger, migrations=migrations, undone=plan.sources, sql=plan.sql, at_risk=at_risk)
+    return {**result, "changed": True, "archive": plan.archive, "archived": kept, "drift": found, "diff": diff}
+
+
+def roll_back(
+    module: AnsibleModule, subject: Subject, plan: schema_rollback.Plan, wanted: schema_rollback.Wanted
+) -> dict[str, str]:
+    run = Run.of(module.params["run"])
+    intent = {"undone": plan.undone, "archive": plan.archive, "sql": plan.sql}
+    with run.change("schema.rolled_back", intent) as change:
+        schema_rollback.apply(subject.where, plan, wanted, module.params["wait"], before_commit(run))
+        found = prove(subject)
+        change.outcome = {"archive": plan.archive, "drift": found["state"]}
+    return found
+
+
+def nothing_to_undo(module: AnsibleModule, subject: Subject, ledger: Any) -> dict[str, Any]:
+    """It is so already; what this run set aside before it was interrupted is told again."""
+    found = prove(subject)
+    run_id = (module.params["run"] or {}).get("id")
+    earlier = subject.ask(lambda cursor: archive.existing(cursor, run_id)) if run_id else []
+    name = earlier[-1] if earlier else None
+    kept = subject.ask(lambda cursor: archive.contents(cursor, name)) if name else []
+    migrations = prisma.states(ledger, subject.release)
+    result = subject.result(ledger, migrations=migrations, undone={}, sql=[], at_risk=[])
+    return {**result, "archive": name, "archived": kept, "drift": found}
+
+
+def refuse_drift(subject: Subject, ledger: Any) -> None:
+    """On a database that was changed by hand, what was worked out from files is not to be trusted."""
+    found = drift.check(subject.live, ledger, subject.cli)
+    if found["state"] in ("found", "unknown"):
+        raise Refused(f"the database could not be shown to be what {subject.live.id} expects: {found['detail']}")
+
+
+def prove(subject: Subject) -> dict[str, str]:
+    """Success is only what was read back."""
+    ledger = subject.ledger()
+    found = drift.check(subject.release, ledger or {}, subject.cli)
+    schema_rollback.verify(ledger, subject.release, found, subject.where.schema)
+    return found
+
+
+def before_commit(run: Run) -> Callable[[str], Any]:
+    """Journal a transaction's number while it can still be rolled back: with it the server tells what became of it."""
+    journal = Journal(os.path.join(run.state_dir, "journal", f"{run.id}.jsonl"))
+    return lambda number: journal.append(run.id, run.fence, "schema.commit", "intent", {"transaction": number})
+
+
+def deployed(module: AnsibleModule, subject: Subject) -> dict[str, Any]:
+    """Apply what is pending, then bring back what was set aside."""
+    if not subject.cli.argv:
+        raise BadInput("prisma: state deployed needs the command, for example [node_modules/.bin/prisma]")
+    name = module.params["restore_archive"]
+    if name:
+        archive.checked_name(name, "restore_archive")
+    ledger = subject.ledger()
+    pending = pending_migrations(ledger, subject.release)
+    waiting = subject.ask(lambda cursor: restore.unrestored(cursor, name)) if name else []
+    restored: list[dict[str, Any]] = []
+    found = drift.result("not checked", "nothing was changed")
+    if not module.check_mode:
+        if pending or waiting:
+            restored = deploy(module, subject, pending, name)
+        found = prove(subject)
+        ledger = subject.ledger()
+    changed = bool(pending) or any(each["reason"] != restore.BEFORE and each["restored"] for each in restored)
+    result = subject.result(ledger, migrations=prisma.states(ledger or {}, subject.release), drift=found)
+    diff = {"prepared": "".join(f"-- prisma migrate deploy: {migration}\n" for migration in pending)}
+    changed = changed or (module.check_mode and bool(waiting))
+    return {**result, "changed": changed, "deployed": pending, "restored": restored, "diff": diff}
+
+
+def pending_migrations(ledger: Any, release: prisma.Release) -> list[str]:
+    ahead, missing, unclear = prisma.compare(ledger or {}, release)
+    if unclear or ahead:
+        unknown = [f"{name}: the release does not know it" for name in ahead]
+        raise Refused("; ".join([*unclear, *unknown]))
+    return missing
+
+
+def deploy(module: AnsibleModule, subject: Subject, pending: list[str], name: str | None) -> list[dict[str, Any]]:
+    run = Run.of(module.params["run"])
+    restored: list[dict[str, Any]] = []
+    with run.change("schema.deployed", {"pending": pending, "restore": name}) as change:
+        if pending:
+            answer = prisma_cli.ask(subject.cli, subject.release, ["migrate", "deploy"])
+            if answer.code != 0:
+                raise Held(f"prisma migrate deploy did not succeed: {answer.said}", "Look at state status.")
+        if name:
+            work = transaction.Transaction(subject.where, module.params["wait"], [], before_commit(run))
+            restored = work.run(lambda cursor: restore.restore(cursor, name))
+        change.outcome = {"restored": restored}
+    return restored
+
+
+STATES = {"status": status, "compatible": compatible, "rolled_back": rolled_back, "deployed": deployed}
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
-    params = module.params
-    url = read_secret(validate.absolute_path(params["database_url_file"], "database_url_file"), "database_url_file")
-    where = prisma.database(url)
-    found = status(params, where) if params["state"] == "status" else compatible(params, where, url)
-    return {"changed": False, **found}
+    return STATES[module.params["state"]](module, Subject(module.params))
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec=ARGUMENTS,
-        required_if=[("state", "status", ("release",))],
+        required_if=[
+            ("state", "status", ("release",)),
+            ("state", "rolled_back", ("release", "live")),
+            ("state", "deployed", ("release",)),
+        ],
         required_one_of=[("release", "releases_dir")],
         supports_check_mode=True,
     )

@@ -4,9 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,9 @@ import pytest
 from ansible_collections.marketsage.rollback.plugins.module_utils import prisma
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import Unknown
 from ansible_collections.marketsage.rollback.plugins.modules import prisma_migrate
-from ansible_collections.marketsage.rollback.sandbox import node
+from prisma_releases import URL_LINE, Prisma, write_release
 
 Call = Callable[..., dict[str, Any]]
-HERE = Path(__file__).parent
-BACKEND = HERE.parents[1] / "sandbox" / "apps" / "backend"
 INIT = 'CREATE TABLE "Contact" (\n    "id" SERIAL PRIMARY KEY,\n    "email" TEXT NOT NULL\n);\n'
 ADD_USER = 'CREATE TABLE "User" (\n    "id" SERIAL PRIMARY KEY\n);\n'
 RENAME = 'ALTER TABLE "Contact" RENAME COLUMN "email" TO "mail";\n'
@@ -31,7 +27,6 @@ LEDGER = """CREATE TABLE "{schema}"."_prisma_migrations" (
     migration_name VARCHAR(255) NOT NULL, logs TEXT, rolled_back_at TIMESTAMPTZ,
     started_at TIMESTAMPTZ NOT NULL DEFAULT now(), applied_steps_count INTEGER NOT NULL DEFAULT 0
 )"""
-URL_LINE = '\n  url = env("DATABASE_URL")'
 OLD, NEW = "a" * 12, "b" * 12
 
 
@@ -64,15 +59,7 @@ class Database:
 @pytest.fixture
 def release(tmp_path: Path) -> Callable[..., Path]:
     def make(release_id: str, models: str = CONTACT, url: str = URL_LINE, **migrations: str) -> Path:
-        directory = tmp_path / "releases" / release_id
-        for name, sql in {"20231101_init": INIT, **migrations}.items():
-            (directory / "prisma" / "migrations" / name).mkdir(parents=True)
-            (directory / "prisma" / "migrations" / name / "migration.sql").write_text(sql)
-        (directory / "prisma" / "migrations" / "migration_lock.toml").write_text('provider = "postgresql"\n')
-        source = f'datasource db {{\n  provider = "postgresql"{url}\n}}\n'
-        (directory / "prisma" / "schema.prisma").write_text(source + models)
-        (directory / "release.json").write_text(json.dumps({"release": release_id}))
-        return directory
+        return write_release(tmp_path / "releases" / release_id, models, {"20231101_init": INIT, **migrations}, url)
 
     return make
 
@@ -213,34 +200,9 @@ def test_a_server_that_stands_still_is_not_waited_for_for_ever(database_url: str
 # --- with Prisma itself
 
 
-class Prisma:
-    """The command line of one version, and the packages that a release of it has."""
-
-    def __init__(self, package: Path, url: str, config: Path | None = None) -> None:
-        self.modules = node.install(package)
-        self.url_line = url
-        self.config = config
-        names = ("PATH", "PRISMA_SCHEMA_ENGINE_BINARY", "PRISMA_QUERY_ENGINE_LIBRARY", "CHECKPOINT_DISABLE")
-        self.environment = {name: node.environment()[name] for name in names}
-        self.argv = ["node_modules/.bin/prisma"]
-
-    def equip(self, release: Path) -> None:
-        (release / "node_modules").symlink_to(self.modules)
-        if self.config:
-            shutil.copy(self.config, release)
-
-    def deploy(self, release: Path, url: str) -> None:
-        subprocess.run(
-            [*self.argv, "migrate", "deploy"], cwd=release, check=True, capture_output=True, timeout=60,
-            env={**os.environ, **self.environment, "DATABASE_URL": url},
-        )
-
-
 @pytest.fixture(params=[6, 7])
 def cli(request: pytest.FixtureRequest) -> Prisma:
-    if request.param == 7:
-        return Prisma(HERE / "prisma7", url="", config=HERE / "prisma7" / "prisma.config.ts")
-    return Prisma(BACKEND, url=URL_LINE)
+    return Prisma.of_version(request.param)
 
 
 @pytest.fixture

@@ -384,7 +384,7 @@ def test_what_cannot_be_asked_is_not_checked(release: Make) -> None:
     assert drift.check(live, LEDGER, nobody)["state"] == "not checked"
     Prisma(live, "4.0.0", "")
     assert drift.check(live, LEDGER, nobody)["state"] == "not checked"
-    assert drift.check(live, {}, nobody)["detail"] == "the database is not at the live release's own migrations"
+    assert drift.check(live, {}, nobody)["detail"] == "the database is not at the release's own migrations"
 
 
 def test_a_cli_that_cannot_be_started_is_unknown(release: Make) -> None:
@@ -452,12 +452,18 @@ def test_status_of_a_database_without_a_ledger_says_so(migrate: Call, release: M
     assert result["ledger"] is False and result["migrations"][0]["state"] == "pending"
 
 
+def is_returned(when: str, state: str) -> bool:
+    return when in ("success", f"when O(state={state})") or (" is not V(" in when and f"V({state})" not in when)
+
+
 def test_what_is_returned_is_what_is_documented(migrate: Call, release: Make) -> None:
     documented = yaml.safe_load(prisma_migrate.RETURN)
     target = release("a" * 12)
     known = migrate("status", [row("m1_init", INIT)], release=target.path)
     judged = migrate("compatible", [row("m1_init", INIT)], release=target.path)
-    assert documented.keys() == (known.keys() | judged.keys()) - {"changed", "invocation"}
+    for state, result in (("status", known), ("compatible", judged)):
+        returned = {name for name, each in documented.items() if is_returned(each["returned"], state)}
+        assert returned == result.keys() - {"changed", "invocation"}
     assert documented["verdicts"]["contains"].keys() == judged["verdicts"]["a" * 12].keys()
     assert documented["migrations"]["contains"].keys() == known["migrations"][0].keys()
 

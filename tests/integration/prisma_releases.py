@@ -1,0 +1,56 @@
+"""Releases with migrations, and Prisma's own command line to deploy them, for tests on real databases."""
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from ansible_collections.marketsage.rollback.sandbox import node
+
+HERE = Path(__file__).parent
+BACKEND = HERE.parents[1] / "sandbox" / "apps" / "backend"
+URL_LINE = '\n  url = env("DATABASE_URL")'
+
+
+def write_release(directory: Path, models: str, migrations: dict[str, str], url: str = URL_LINE) -> Path:
+    """A release as it is built, with its schema.prisma and migrations."""
+    for name, sql in migrations.items():
+        (directory / "prisma" / "migrations" / name).mkdir(parents=True)
+        (directory / "prisma" / "migrations" / name / "migration.sql").write_text(sql)
+    (directory / "prisma" / "migrations" / "migration_lock.toml").write_text('provider = "postgresql"\n')
+    source = f'datasource db {{\n  provider = "postgresql"{url}\n}}\n'
+    (directory / "prisma" / "schema.prisma").write_text(source + models)
+    (directory / "release.json").write_text(json.dumps({"release": directory.name}))
+    return directory
+
+
+class Prisma:
+    """The command line of one version, and the packages that a release of it has."""
+
+    def __init__(self, package: Path, url: str, config: Path | None = None) -> None:
+        self.modules = node.install(package)
+        self.url_line = url
+        self.config = config
+        names = ("PATH", "PRISMA_SCHEMA_ENGINE_BINARY", "PRISMA_QUERY_ENGINE_LIBRARY", "CHECKPOINT_DISABLE")
+        self.environment = {name: node.environment()[name] for name in names}
+        self.argv = ["node_modules/.bin/prisma"]
+
+    @classmethod
+    def of_version(cls, major: int) -> Prisma:
+        if major == 7:
+            return cls(HERE / "prisma7", url="", config=HERE / "prisma7" / "prisma.config.ts")
+        return cls(BACKEND, url=URL_LINE)
+
+    def equip(self, release: Path) -> Path:
+        (release / "node_modules").symlink_to(self.modules)
+        if self.config:
+            shutil.copy(self.config, release)
+        return release
+
+    def deploy(self, release: Path, url: str) -> None:
+        subprocess.run(
+            [*self.argv, "migrate", "deploy"], cwd=release, check=True, capture_output=True, timeout=60,
+            env={**os.environ, **self.environment, "DATABASE_URL": url},
+        )
