@@ -24,6 +24,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable o
 _SEVERITY = click.option("-s", "--severity", required=True, metavar="P0..P3", help="The severity of the incident.")
 _REASON = click.option("-r", "--reason", required=True, help="Why, in one line; it goes into the record.")
 _TO = click.option("--to", metavar="RELEASE", help="The release to go back to, instead of the last good one.")
+_INSTEAD_OF = click.option("--instead-of", metavar="RUN", help="Take the place of a held or interrupted run.")
 _ANYWAY = click.option("--anyway", is_flag=True, help="Roll back although the severity prefers to fix forward.")
 
 
@@ -47,7 +48,15 @@ def main() -> None:
     """Put a broken production system back on its last good release."""
 
 
-def _request(service: str, severity: str, reason: str, to: str | None, anyway: bool) -> dict[str, Any]:
+def _request(
+    service: str,
+    *,
+    severity: str,
+    reason: str,
+    to: str | None = None,
+    instead_of: str | None = None,
+    anyway: bool = False,
+) -> dict[str, Any]:
     """The operator's words, checked, as the playbooks' variables."""
     try:
         if service not in policy.procedures():
@@ -58,7 +67,11 @@ def _request(service: str, severity: str, reason: str, to: str | None, anyway: b
             "reason": validate.reason(reason),
             "anyway": anyway,
         }
-        return {**request, "to": validate.ref(to)} if to else request
+        if to:
+            request["to"] = validate.ref(to)
+        if instead_of:
+            request["instead_of"] = validate.run_id(instead_of, "instead_of")
+        return request
     except RollbackError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -90,6 +103,7 @@ def _launch(procedure: str, inventory: Path, variables: dict[str, Any], check: b
 @_SEVERITY
 @_REASON
 @_TO
+@_INSTEAD_OF
 @_ANYWAY
 @_INVENTORY
 @_JSON
@@ -107,6 +121,7 @@ def plan(service: str, inventory: Path, as_json: bool, **words: Any) -> None:
 @_SEVERITY
 @_REASON
 @_TO
+@_INSTEAD_OF
 @_ANYWAY
 @click.option("-y", "--yes", is_flag=True, help="Do not ask, whatever the severity.")
 @_INVENTORY
@@ -173,7 +188,7 @@ def drill(kind: str, keep: bool, as_json: bool) -> None:
     runs: list[Any] = []
 
     def roll_back(reason: str) -> int:
-        request = _request(chosen.procedure, chosen.severity, reason, None, False)
+        request = _request(chosen.procedure, severity=chosen.severity, reason=reason)
         progress, code = _launch(chosen.procedure, policy.SANDBOX, request, False, as_json)
         runs.append(progress)
         return int(code)

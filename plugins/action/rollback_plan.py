@@ -61,11 +61,15 @@ def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
             for service in services
         },
     }
+    if arguments["instead_of"]:
+        plan["instead_of"] = validate.run_id(arguments["instead_of"], "instead_of")
     return {**plan, "balancers": planning.balancers_for(plan, arguments["balancers"])}
 
 
 def run_to_go_on_with(control: Control, arguments: dict[str, Any]) -> str | None:
     """The run that was named, or the interrupted one that this very request began."""
+    if arguments["instead_of"] and not arguments["run_id"]:
+        return None
     if not arguments["run_id"]:
         asked = ("environment", "procedure", "severity", "reason")
         return control.interrupted(control_action.operator(), {key: arguments[key] for key in asked})
@@ -85,6 +89,7 @@ class ActionModule(control_action.ControlAction):
         "to": {"type": "raw"},
         "anyway": {"type": "bool", "default": False},
         "run_id": {"type": "str"},
+        "instead_of": {"type": "str"},
         "expected_hash": {"type": "str"},
         "control_dir": {"type": "path", "required": True},
         "policy": {"type": "dict", "required": True},

@@ -16,7 +16,7 @@ from ansible_collections.marketsage.rollback.plugins.plugin_utils import control
 
 def open_run(control: Control, plan: dict[str, Any], run_id: str | None, check_mode: bool) -> dict[str, Any]:
     """Take the lock for a new run, or again for an interrupted one; a finished run stays finished."""
-    control.refuse_other_holder(run_id)
+    control.refuse_other_holder(run_id, plan.get("instead_of"))
     if run_id and control.outcome(run_id):
         return {"changed": False, "status": "finished", "run": None, "outcome": control.outcome(run_id)}
     pinned = (run_id and control.plan(run_id)) or plan

@@ -202,7 +202,7 @@ def _enabled(before: dict[str, Any], wanted: dict[str, Any], mine: bool) -> dict
         "reason": validate.reason(wanted["reason"]),
         "run": (wanted["run"] or {}).get("id"),
     }
-    if before["enabled"] and not mine:
+    if before["enabled"] and not mine and not wanted["force"]:
         return {**before, "lasting": _told(before, True)}
     untold = before["enabled"] and before["text"] is None
     return {

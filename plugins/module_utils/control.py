@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import validate
+from ansible_collections.marketsage.rollback.plugins.module_utils.ending import HELD
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import Refused
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import locked, read_json, write_atomically
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import Journal, canonical, now
@@ -81,7 +82,8 @@ class Control:
     def acquire(self, run_id: str, plan: dict[str, Any], owner: str, controller: int) -> dict[str, Any]:
         """Take the run lock for a new or an interrupted run and return its record with a new fencing number."""
         with self.exclusively():
-            self.refuse_other_holder(run_id)
+            self.refuse_other_holder(run_id, plan.get("instead_of"))
+            self._end_superseded(run_id, plan.get("instead_of"))
             os.makedirs(self.path("runs", run_id), mode=0o700, exist_ok=True)
             if self.plan(run_id) is None:
                 write_atomically(self.path("runs", run_id, "plan.json"), canonical(plan))
@@ -107,17 +109,26 @@ class Control:
             "controller": {"pid": controller, "started": process_start(controller)},
         }
 
-    def refuse_other_holder(self, run_id: str | None) -> None:
-        """Refused while another run is open, or while this one is being driven by a living process."""
+    def _end_superseded(self, run_id: str, superseded: str | None) -> None:
+        """Write down of the run that this one takes the place of how it ended."""
+        held = self.holder()
+        if held and held["run"] == superseded:
+            outcome = {"state": "superseded", "exit_code": HELD, "run": superseded, "by": run_id, "closed": now()}
+            self.journal(superseded).append(superseded, held["fence"], "close", "outcome", outcome)
+            write_atomically(self.path("runs", superseded, "outcome.json"), canonical(outcome))
+
+    def refuse_other_holder(self, run_id: str | None, superseded: str | None = None) -> None:
+        """Refused while another run is open but the superseded one, or while a living process drives it."""
         held = self.holder()
         if held is None:
             return
         known = f"run {held['run']} of {held['owner']}@{held['host']} since {held['since']} ({held['reason']})"
         if self.is_driven(held):
             raise Refused(f"lock: {known} is being driven by process {held['controller']['pid']} right now")
-        if held["run"] != run_id:
+        if held["run"] not in (run_id, superseded):
             raise Refused(
-                f"lock: {known} is open and was interrupted", f"Finish it first: rollback resume {held['run']}"
+                f"lock: {known} is open and was interrupted",
+                f"Finish it: rollback resume {held['run']}; or take its place: --instead-of {held['run']}",
             )
 
     def is_driven(self, held: dict[str, Any]) -> bool:

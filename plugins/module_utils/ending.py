@@ -57,4 +57,5 @@ class Ending:
             lines.append(f"NEXT: {failure['advice']}")
         if self.run:
             lines.append(f"NEXT: when that is mended: rollback resume {self.run['id']}")
+            lines.append(f"      or choose another release: --to RELEASE --instead-of {self.run['id']}")
         return lines

@@ -46,6 +46,9 @@ options:
   run_id:
     description: A run whose pinned plan is wanted, if there is one of that id.
     type: str
+  instead_of:
+    description: An interrupted or held run whose place this one takes, because its target turned out to be wrong.
+    type: str
   expected_hash:
     description: The hash of the plan that was agreed to; any other plan is refused.
     type: str

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +63,34 @@ def test_full_system_leaves_a_frontend_that_is_good_as_it_is(sandbox: Sandbox) -
     assert len(sandbox.railway()["deployments"]) == deployments
 
 
-def test_a_target_that_is_broken_itself_stays_behind_the_page(sandbox: Sandbox) -> None:
+def test_a_target_that_is_broken_itself_stays_behind_the_page_until_another_is_chosen(sandbox: Sandbox) -> None:
     sandbox.break_("backend-500")
     sandbox.break_("backend-errors")
     held = sandbox.playbook("backend", *SAID, "-e", "to=v1.2.0-bad-health")
     assert held.returncode == 20, held.stdout + held.stderr
     assert sandbox.shows_page()
     assert re.search(r"HELD: .*answered 500", held.stdout)
-    assert re.search(r"NEXT: .*rollback resume \S+-backend-\w+", held.stdout)
+    next_step = re.search(r"NEXT: .*rollback resume (\S+-backend-\w+)", held.stdout)
+    assert next_step, held.stdout
     assert sandbox.is_locked()
+
+    second = sandbox.playbook("backend", "-e", "severity=P0", "-e", 'reason="another reason"')
+    assert second.returncode == 3, second.stdout
+    assert re.search(r"REFUSED: .*lock: run \S+ of \S+ since", second.stdout)
+
+    instead = sandbox.rollback("run", "backend", "-s", "P0", "-r", "the other one", "--instead-of", next_step[1])
+    assert instead.returncode == 0, instead.stdout + instead.stderr
+    assert (sandbox.live(), sandbox.answer().status_code, sandbox.is_locked()) == (GOOD, 200, False)
+
+
+def test_a_release_whose_build_is_gone_is_built_again(sandbox: Sandbox) -> None:
+    sandbox.break_("backend-500")
+    built = [revision["release"] for revision in sandbox.revisions("api-2") if revision["ref"] == "v1.1.0"]
+    shutil.rmtree(sandbox.layout.host("api-2") / "releases" / built[0])
+    done = sandbox.playbook("backend", *SAID)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "built first on api-2" in done.stdout
+    assert (sandbox.live(), sandbox.answer().status_code) == (GOOD, 200)
 
 
 def test_the_frontend_alone_goes_back_without_the_page(sandbox: Sandbox) -> None:
@@ -171,15 +191,6 @@ def test_the_command_refuses_bad_words_with_exit_code_2(
     assert said in refused.stderr
     assert "Traceback" not in refused.stdout + refused.stderr
     assert not broken.is_locked()
-
-
-def test_a_second_operator_is_refused_while_a_run_is_open(sandbox: Sandbox) -> None:
-    sandbox.break_("backend-500")
-    sandbox.break_("backend-errors")
-    assert sandbox.playbook("backend", *SAID, "-e", "to=v1.2.0-bad-health").returncode == 20
-    second = sandbox.playbook("backend", "-e", "severity=P0", "-e", 'reason="another reason"')
-    assert second.returncode == 3, second.stdout
-    assert re.search(r"REFUSED: .*lock: run \S+ of \S+ since", second.stdout)
 
 
 def test_status_shows_what_is_live_and_what_could_be_restored(sandbox: Sandbox) -> None:

@@ -38,7 +38,8 @@ def test_exit_code_and_first_word_say_how_it_ended(results: list[Any], code: int
 
 def test_a_held_run_says_what_to_do_next() -> None:
     lines = ending(OPENED, {"msg": "health answered 500", "exit_code": 5}).lines()
-    assert f"rollback resume {RUN['id']}" in lines[-1]
+    assert f"rollback resume {RUN['id']}" in lines[1]
+    assert f"--instead-of {RUN['id']}" in lines[2]
 
 
 def test_where_nothing_was_decided_ansibles_own_exit_code_stands() -> None:

@@ -125,6 +125,19 @@ def test_an_interrupted_run_is_opened_again_with_its_plan_and_a_higher_fence(
     assert control.plan(RUN) == PLAN
 
 
+def test_a_run_can_take_the_place_of_an_interrupted_one_and_of_no_other(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control.acquire(RUN, PLAN, "ann", os.getpid())
+    monkeypatch.setattr(control_module, "process_start", lambda pid: None)
+    with pytest.raises(Refused, match="was interrupted"):
+        control.acquire(OTHER, {**PLAN, "instead_of": "20260101T000000Z-backend-0000"}, "bob", os.getpid())
+    record = control.acquire(OTHER, {**PLAN, "instead_of": RUN}, "bob", os.getpid())
+    assert (control.outcome(RUN) or {})["state"] == "superseded"
+    assert (control.holder() or {})["run"] == OTHER
+    assert record["fence"] == 2
+
+
 def test_a_run_whose_process_lives_is_not_opened_twice(control: Control) -> None:
     control.acquire(RUN, PLAN, "ann", os.getpid())
     with pytest.raises(Refused, match=f"driven by process {os.getpid()}"):
