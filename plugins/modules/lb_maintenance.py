@@ -42,7 +42,7 @@ options:
     description: Why, in one line. Required with O(state=enabled).
     type: str
   force:
-    description: Take a page away, or make it this run's, although another run or person put it up or nobody knows who did.
+    description: Take a page away, or make it this run's, although somebody else, or nobody known, put it up.
     type: bool
     default: false
   run:
