@@ -178,10 +178,10 @@ def _copies(catalogue: Catalogue, statements: list[Statement], archive: str) -> 
 
 
 def _copied_columns(catalogue: Catalogue, table: tuple[str, str], losses: list[Loss], archive: str) -> list[str]:
-    lost = list(dict.fromkeys(loss.column for loss in losses))
-    key = catalogue.key(table, lost)
+    key = catalogue.key(table, [loss.column for loss in losses if loss.kind == down.COLUMN])
     relation = f"{table[1][:40]}_columns"
-    columns = ", ".join(quoted(name) for name in [*key, *lost])
+    names = dict.fromkeys([*key, *(loss.column for loss in losses)])
+    columns = ", ".join(quoted(name) for name in names)
     return [
         f"CREATE TABLE {quoted(archive, relation)} AS SELECT {columns} FROM {quoted(*table)}",
         *(_listed(loss, key, relation, archive) for loss in losses),

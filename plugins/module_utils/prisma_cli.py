@@ -31,8 +31,8 @@ FILE_FLAGS = {
 }
 _URL_VARIABLE = re.compile(r'^\s*url\s*=\s*env\("(\w+)"\)', re.MULTILINE)
 _URL_LINES = re.compile(r"^\s*(?:url|directUrl|shadowDatabaseUrl)\s*=.*\n", re.MULTILINE)
-_DATASOURCE = re.compile(r"^datasource\s+\w+\s*\{\s*\n", re.MULTILINE)
-_MODEL = re.compile(r"^model\s+(\w+)\s*\{.*?^\}", re.MULTILINE | re.DOTALL)
+_DATASOURCE = re.compile(r"^[ \t]*datasource\s+\w+\s*\{\s*\n", re.MULTILINE)
+_MODEL = re.compile(r"^[ \t]*model\s+(\w+)\s*\{.*?^[ \t]*\}", re.MULTILINE | re.DOTALL)
 _FIELD = re.compile(r"^[ \t]+(\w+)[ \t]+\w[^\n]*", re.MULTILINE)
 _BEFORE_COMMENT = re.compile(r'(?:"(?:\\.|[^"\\])*"|[^"/]|/(?!/))*')
 _SHOWN_CHARACTERS = 2000

@@ -189,7 +189,7 @@ def _finish_table(cursor: Any, archive: str, item: Item, report: dict[str, Any])
         cursor.execute(
             f"SELECT setval({literal(sequence)}, highest) "
             f"FROM (SELECT max({quoted(column)}) AS highest FROM {item.live}) AS ids "
-            f"WHERE highest > (SELECT last_value FROM {sequence})"
+            f"WHERE highest >= (SELECT last_value FROM {sequence})"
         )
     left = report["rows"] - report["restored"]
     if left:

@@ -1,17 +1,52 @@
 """Releases with migrations, and Prisma's own command line to deploy them, for tests on real databases."""
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import psycopg
 from ansible_collections.marketsage.rollback.sandbox import node
 
 HERE = Path(__file__).parent
 BACKEND = HERE.parents[1] / "sandbox" / "apps" / "backend"
 URL_LINE = '\n  url = env("DATABASE_URL")'
+
+_CREATE_LEDGER = """CREATE TABLE IF NOT EXISTS "{schema}"."_prisma_migrations" (
+    id VARCHAR(36) PRIMARY KEY NOT NULL, checksum VARCHAR(64) NOT NULL, finished_at TIMESTAMPTZ,
+    migration_name VARCHAR(255) NOT NULL, logs TEXT, rolled_back_at TIMESTAMPTZ,
+    started_at TIMESTAMPTZ NOT NULL DEFAULT now(), applied_steps_count INTEGER NOT NULL DEFAULT 0
+)"""
+
+
+class Ledger:
+    """A database and a ledger that is written as Prisma writes it."""
+
+    def __init__(self, url: str, schema: str = "public") -> None:
+        self.url, self.schema = url, schema
+        self.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+        self.execute(_CREATE_LEDGER.format(schema=schema))
+
+    def execute(self, sql: str, *values: Any) -> psycopg.Cursor[Any]:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            return connection.execute(sql, values or None)
+
+    def applied(self, name: str, sql: str) -> None:
+        self.execute(sql)
+        self.recorded(name, sql, finished=True)
+
+    def recorded(self, name: str, sql: str, *, finished: bool) -> None:
+        checksum = hashlib.sha256(sql.encode()).hexdigest()
+        times = "clock_timestamp(), " + ("clock_timestamp()" if finished else "NULL")
+        self.execute(
+            f'INSERT INTO "{self.schema}"."_prisma_migrations" (id, checksum, migration_name, started_at, finished_at) '
+            f"VALUES (gen_random_uuid(), %s, %s, {times})",
+            checksum, name,
+        )
 
 
 def write_release(directory: Path, models: str, migrations: dict[str, str], url: str = URL_LINE) -> Path:

@@ -1,7 +1,6 @@
 """prisma_migrate on a real PostgreSQL, with ledgers as Prisma writes them and with Prisma 6 and 7 themselves."""
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -14,7 +13,7 @@ import pytest
 from ansible_collections.marketsage.rollback.plugins.module_utils import prisma
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import Unknown
 from ansible_collections.marketsage.rollback.plugins.modules import prisma_migrate
-from prisma_releases import URL_LINE, Prisma, write_release
+from prisma_releases import URL_LINE, Ledger, Prisma, write_release
 
 Call = Callable[..., dict[str, Any]]
 INIT = 'CREATE TABLE "Contact" (\n    "id" SERIAL PRIMARY KEY,\n    "email" TEXT NOT NULL\n);\n'
@@ -22,38 +21,7 @@ ADD_USER = 'CREATE TABLE "User" (\n    "id" SERIAL PRIMARY KEY\n);\n'
 RENAME = 'ALTER TABLE "Contact" RENAME COLUMN "email" TO "mail";\n'
 CONTACT = "model Contact {\n  id Int @id @default(autoincrement())\n  email String\n}\n"
 USER = "model User {\n  id Int @id @default(autoincrement())\n}\n"
-LEDGER = """CREATE TABLE "{schema}"."_prisma_migrations" (
-    id VARCHAR(36) PRIMARY KEY NOT NULL, checksum VARCHAR(64) NOT NULL, finished_at TIMESTAMPTZ,
-    migration_name VARCHAR(255) NOT NULL, logs TEXT, rolled_back_at TIMESTAMPTZ,
-    started_at TIMESTAMPTZ NOT NULL DEFAULT now(), applied_steps_count INTEGER NOT NULL DEFAULT 0
-)"""
 OLD, NEW = "a" * 12, "b" * 12
-
-
-class Database:
-    """A database and a ledger that is written as Prisma writes it."""
-
-    def __init__(self, url: str, schema: str = "public") -> None:
-        self.url, self.schema = url, schema
-        self.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
-        self.execute(LEDGER.format(schema=schema))
-
-    def execute(self, sql: str, *values: Any) -> psycopg.Cursor[Any]:
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            return connection.execute(sql, values or None)
-
-    def applied(self, name: str, sql: str) -> None:
-        self.execute(sql)
-        self.recorded(name, sql, finished=True)
-
-    def recorded(self, name: str, sql: str, *, finished: bool) -> None:
-        checksum = hashlib.sha256(sql.encode()).hexdigest()
-        times = "clock_timestamp(), " + ("clock_timestamp()" if finished else "NULL")
-        self.execute(
-            f'INSERT INTO "{self.schema}"."_prisma_migrations" (id, checksum, migration_name, started_at, finished_at) '
-            f"VALUES (gen_random_uuid(), %s, %s, {times})",
-            checksum, name,
-        )
 
 
 @pytest.fixture
@@ -94,7 +62,7 @@ def test_each_release_gets_the_verdict_that_the_ledger_and_the_sql_give(
 ) -> None:
     release(OLD), release(NEW, **{"20231201_user": ADD_USER})
     releases = str(tmp_path / "releases")
-    database = Database(database_url)
+    database = Ledger(database_url)
     database.applied("20231101_init", INIT)
     at_old = migrate("compatible", database_url, releases_dir=releases)
     assert (verdict(at_old, OLD), verdict(at_old, NEW)) == ("equal", "behind")
@@ -106,7 +74,7 @@ def test_each_release_gets_the_verdict_that_the_ledger_and_the_sql_give(
 
 def test_a_rename_is_destructive(migrate: Call, release: Make, database_url: str) -> None:
     old, new = release(OLD), release(NEW, **{"20231202_rename": RENAME})
-    database = Database(database_url)
+    database = Ledger(database_url)
     database.applied("20231101_init", INIT)
     database.applied("20231202_rename", RENAME)
     result = migrate("compatible", database_url, release=str(old), live=str(new))
@@ -118,7 +86,7 @@ def test_a_rename_is_destructive(migrate: Call, release: Make, database_url: str
 
 def test_a_failed_migration_stops_everybody(migrate: Call, release: Make, database_url: str) -> None:
     old = release(OLD)
-    database = Database(database_url)
+    database = Ledger(database_url)
     database.applied("20231101_init", INIT)
     database.recorded("20231201_user", ADD_USER, finished=False)
     result = migrate("compatible", database_url, release=str(old))
@@ -129,14 +97,14 @@ def test_an_edited_migration_is_found_where_prisma_says_up_to_date(
     migrate: Call, release: Make, database_url: str
 ) -> None:
     old = release(OLD)
-    Database(database_url).applied("20231101_init", INIT + "-- as it was applied\n")
+    Ledger(database_url).applied("20231101_init", INIT + "-- as it was applied\n")
     assert verdict(migrate("compatible", database_url, release=str(old)), OLD) == "unknown"
     assert migrate("status", database_url, release=str(old))["migrations"][0]["state"] == "edited"
 
 
 def test_the_schema_of_the_url_is_the_one_that_is_read(migrate: Call, release: Make, database_url: str) -> None:
     old = release(OLD)
-    database = Database(database_url, schema="Sales")
+    database = Ledger(database_url, schema="Sales")
     database.recorded("20231101_init", INIT, finished=True)
     result = migrate("compatible", f"{database_url}?schema=Sales&connection_limit=5", release=str(old))
     assert verdict(result, OLD) == "equal" and result["schema"] == "Sales"
@@ -156,7 +124,7 @@ def test_a_wrong_password_is_unknown_and_not_shown(migrate: Call, release: Make,
 def test_a_ledger_that_is_locked_is_not_waited_for_for_ever(
     migrate: Call, release: Make, database_url: str
 ) -> None:
-    Database(database_url)
+    Ledger(database_url)
     with psycopg.connect(database_url) as holder:
         holder.execute("LOCK TABLE _prisma_migrations IN ACCESS EXCLUSIVE MODE")
         result = migrate("compatible", database_url, release=str(release(OLD)), timeout=0.5)
@@ -173,7 +141,7 @@ def test_postgresql_refuses_to_write_for_it(database_url: str) -> None:
 
 
 def test_it_takes_no_transaction_number(migrate: Call, release: Make, database_url: str) -> None:
-    old, database = release(OLD), Database(database_url)
+    old, database = release(OLD), Ledger(database_url)
     database.applied("20231101_init", INIT)
     next_number = "SELECT pg_snapshot_xmax(pg_current_snapshot())"
     before = database.execute(next_number).fetchone()
