@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -60,6 +61,13 @@ class Sandbox:
     def answer(self, service: str = "api", path: str = "/api/v2/health") -> httpx.Response:
         headers = {"host": f"{service}.marketsage.com"}
         return httpx.get(f"{self.layout.url('front')}{path}", headers=headers, timeout=10, trust_env=False)
+
+    def balancer(self, command: str) -> None:
+        """Give HAProxy a command, as somebody at its console could."""
+        with socket.socket(socket.AF_UNIX) as runtime:
+            runtime.connect(str(self.layout.haproxy / "admin.sock"))
+            runtime.sendall(f"{command}\n".encode())
+            assert not runtime.recv(4096).strip()
 
     def shows_page(self) -> bool:
         return self.answer().headers.get("x-maintenance") == "on"

@@ -83,6 +83,21 @@ def test_a_target_that_is_broken_itself_stays_behind_the_page_until_another_is_c
     assert (sandbox.live(), sandbox.answer().status_code, sandbox.is_locked()) == (GOOD, 200, False)
 
 
+def test_the_page_comes_back_when_users_are_not_served_although_every_host_is_well(sandbox: Sandbox) -> None:
+    sandbox.break_("backend-500")
+    for host in HOSTS:
+        sandbox.balancer(f"set server api/{host} state maint")
+    held = sandbox.playbook("backend", *SAID)
+    assert held.returncode == 20, held.stdout + held.stderr
+    assert (sandbox.live(), sandbox.shows_page()) == (GOOD, True)
+
+    for host in HOSTS:
+        sandbox.balancer(f"set server api/{host} state ready")
+    resumed = sandbox.playbook("backend", *SAID)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert sandbox.answer().status_code == 200
+
+
 def test_a_release_whose_build_is_gone_is_built_again(sandbox: Sandbox) -> None:
     sandbox.break_("backend-500")
     built = [revision["release"] for revision in sandbox.revisions("api-2") if revision["ref"] == "v1.1.0"]
