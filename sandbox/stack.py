@@ -6,8 +6,8 @@ import secrets
 import shutil
 import signal
 import socket
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -50,8 +50,7 @@ def _is_up(layout: Layout) -> bool:
     existing = at(layout.directory)
     if not processes.survivors(existing):
         return False
-    if ended := [part for part in PARTS if processes.find(existing, part) is None]:
-        raise SandboxError(f"{layout.directory}: {', '.join(ended)} not running; run: rollback sandbox down")
+    _require(existing, PARTS)
     return True
 
 
@@ -61,6 +60,18 @@ def at(directory: Path) -> Layout:
         return Layout.existing(directory)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise BadInput(f"directory: {directory} holds no sandbox") from None
+
+
+def running(directory: Path) -> Layout:
+    """The sandbox in a directory with every part of it running; SandboxError when it is not so."""
+    layout = at(directory)
+    _require(layout, PARTS)
+    return layout
+
+
+def _require(layout: Layout, parts: Iterable[str]) -> None:
+    if ended := [part for part in parts if processes.find(layout, part) is None]:
+        raise SandboxError(f"{layout.directory}: {', '.join(ended)} not running; run: rollback sandbox down, then up")
 
 
 def _refuse_taken_ports(layout: Layout) -> None:
@@ -101,17 +112,17 @@ def _make_directory(layout: Layout) -> None:
 def _bring_up(layout: Layout, say: Say) -> None:
     origins.create(layout.origin)
     say("origins with their histories")
-    with ThreadPoolExecutor() as pool:
-        starts = {
-            "PostgreSQL": servers.start_postgres,
-            "Redis": servers.start_redis,
-            "HAProxy": servers.start_haproxy,
-            "Railway": servers.start_railway,
-            "sink": servers.start_sink,
-        }
-        started = [pool.submit(_step, say, f"{name} runs", start, layout) for name, start in starts.items()]
-        shipped = [pool.submit(_ship_when_ready, layout, service, started, say) for service in SERVICES]
-        _collect([*started, *shipped])
+    starts = {
+        "PostgreSQL runs": servers.start_postgres,
+        "Redis runs": servers.start_redis,
+        "HAProxy runs": servers.start_haproxy,
+        "Railway runs": servers.start_railway,
+        "the sink runs": servers.start_sink,
+    }
+    _side_by_side(layout, say, starts)
+    build.prebuild(layout.origin, {service: list(HISTORY) for service in SERVICES})
+    say("releases are built")
+    _side_by_side(layout, say, {"the backend is live": _ship_backend, "the frontend is live": _ship_frontend})
     _write_marks(layout)
     _wait_until_healthy(layout)
     say("healthy through HAProxy")
@@ -119,25 +130,15 @@ def _bring_up(layout: Layout, say: Say) -> None:
     say("contacts, sessions and other keys are there")
 
 
-def _step(say: Say, what: str, work: Callable[[Layout], None], layout: Layout) -> None:
-    work(layout)
-    say(what)
+def _side_by_side(layout: Layout, say: Say, works: Mapping[str, Callable[[Layout], None]]) -> None:
+    """Do all of `works` at the same time, telling each as it is done; the failure of any is raised."""
 
+    def do(what: str) -> None:
+        works[what](layout)
+        say(what)
 
-def _ship_when_ready(layout: Layout, service: str, started: list[Future[None]], say: Say) -> None:
-    """Build what production has had of a service while the servers start, then deploy it."""
-    for ref in HISTORY:
-        build.release(layout.origin, service, ref)
-    say(f"releases of the {service} are built")
-    wait(started)
-    if all(future.exception() is None for future in started):
-        {"backend": _ship_backend, "frontend": _ship_frontend}[service](layout)
-        say(f"{service} is live")
-
-
-def _collect(futures: list[Future[None]]) -> None:
-    for future in futures:
-        future.result()
+    with ThreadPoolExecutor(len(works)) as pool:
+        list(pool.map(do, works))
 
 
 def _ship_backend(layout: Layout) -> None:
@@ -186,14 +187,13 @@ def _answers_200(client: httpx.Client, url: str, headers: dict[str, str]) -> boo
 
 
 def reset(layout: Layout, say: Say) -> None:
-    """Put a running sandbox back as `up` leaves it: releases, deployments, data, marks, no maintenance."""
-    with ThreadPoolExecutor() as pool:
-        parts = [pool.submit(_reset_backend, layout), pool.submit(_reset_frontend, layout)]
-        _reset_control(layout)
-        layout.maintenance_map.write_text(servers.MAINTENANCE_OFF)
-        servers.reload_haproxy(layout)
-        _collect(parts)
-    say("releases, database and deployments are those of the beginning")
+    """Put a sandbox back as `up` leaves it: releases, deployments, data, marks, no maintenance."""
+    _require(layout, set(PARTS) - {*HOSTS, "railway"})
+    _reset_control(layout)
+    layout.maintenance_map.write_text(servers.MAINTENANCE_OFF)
+    servers.reload_haproxy(layout)
+    works = {"the backend is as it was": _reset_backend, "the frontend is as it was": _reset_frontend}
+    _side_by_side(layout, say, works)
     _wait_until_healthy(layout)
     seed.fill_redis(layout)
     say("healthy through HAProxy")

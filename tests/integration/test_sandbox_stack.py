@@ -161,9 +161,10 @@ def test_secrets_are_private(sandbox: Layout) -> None:
 def test_a_sandbox_that_is_not_whole_says_what_is_missing(sandbox: Layout) -> None:
     processes.stop(sandbox, "sink")
     try:
-        result = run("up", "--directory", str(sandbox.directory))
-        assert result.returncode == 1
-        assert "sink not running" in result.stderr
+        for command in (["up"], ["break", "auth"], ["reset"], ["load"]):
+            result = run(*command, "--directory", str(sandbox.directory))
+            assert result.returncode == 1, command
+            assert "sink not running; run: rollback sandbox down" in result.stderr, command
     finally:
         servers.start_sink(sandbox)
 
@@ -211,6 +212,7 @@ def test_the_turning_points_of_a_rollback() -> None:
         "last_bad": 2.4,
         "first_good_after": 4.3,
         "bad_sent_after_page": 1,
+        "errors_sent_after_page": 1,
     }
 
 
@@ -289,6 +291,7 @@ def test_reset_puts_everything_back(sandbox: Layout) -> None:
     sandbox.maintenance_map.write_text("all on\nmessage broken\n")
     servers.reload_haproxy(sandbox)
     (sandbox.control / "runs").mkdir()
+    processes.stop(sandbox, "api-2", signal.SIGKILL)
     with servers.maintenance_connection(sandbox) as server:
         server.execute("CREATE DATABASE leftover")
     result = run_json(sandbox, "reset")
