@@ -10,6 +10,9 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.control import
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
 
+# Raised when plans change their form: a run is finished by the version that began it.
+PLAN_VERSION = 1
+
 
 def wanted_for(services: list[str], to: Any) -> dict[str, str]:
     """The release the operator named for each service: a word for a single service, else a dictionary."""
@@ -43,7 +46,7 @@ def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
     wanted = wanted_for(services, arguments["to"])
     known = marks.load(Control(arguments["control_dir"]).marks_file)
     plan = {
-        "version": 1,
+        "version": PLAN_VERSION,
         "environment": arguments["environment"],
         "procedure": validate.identifier(arguments["procedure"], "procedure"),
         "severity": severity,
@@ -63,7 +66,9 @@ def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
     }
     if arguments["instead_of"]:
         plan["instead_of"] = validate.run_id(arguments["instead_of"], "instead_of")
-    return {**plan, "balancers": planning.balancers_for(plan, arguments["balancers"])}
+    plan["balancers"] = planning.balancers_for(plan, arguments["balancers"])
+    plan["databases"] = planning.databases_for(plan, arguments["hosts"].get("database", []))
+    return plan
 
 
 def run_to_go_on_with(control: Control, arguments: dict[str, Any]) -> str | None:
@@ -77,6 +82,14 @@ def run_to_go_on_with(control: Control, arguments: dict[str, Any]) -> str | None
     if not arguments["severity"] and control.plan(run_id) is None:
         raise BadInput(f"run_id: there is no run {run_id} in {control.directory}")
     return run_id
+
+
+def pinned_plan(control: Control, run_id: str) -> dict[str, Any] | None:
+    """The plan of a run that exists; refused where another version of this collection made it."""
+    plan = control.plan(run_id)
+    if plan and plan["version"] != PLAN_VERSION:
+        raise Refused(f"run_id: the plan of {run_id} is of version {plan['version']}, this is {PLAN_VERSION}")
+    return plan
 
 
 class ActionModule(control_action.ControlAction):
@@ -103,7 +116,7 @@ class ActionModule(control_action.ControlAction):
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
         control = Control(arguments["control_dir"])
         run_id = run_to_go_on_with(control, arguments)
-        pinned = control.plan(run_id) if run_id else None
+        pinned = pinned_plan(control, run_id) if run_id else None
         plan = pinned or resolve(arguments)
         plan_hash = planning.plan_hash(plan)
         if arguments["expected_hash"] and arguments["expected_hash"] != plan_hash:

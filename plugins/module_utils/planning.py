@@ -8,7 +8,8 @@ from typing import Any
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import digest
 
-CODE_ALONE_IS_ENOUGH = ("equal", "additive")
+# Whether a verdict on the schema asks for it to be rolled back too; a release with any other verdict is no target.
+SCHEMA_ROLLBACK = {"equal": False, "additive": False, "destructive": True}
 
 
 def mark_of(marks: dict[str, Any], service: str, commit: str) -> str | None:
@@ -118,19 +119,20 @@ def name_of(release: dict[str, Any]) -> str:
 
 
 def check_schema(verdicts: dict[str, Any] | None, target: dict[str, Any]) -> dict[str, Any]:
-    """The verdict on database and target release; refused unless going back by code alone is safe."""
+    """The verdict on database and target release, and whether the schema goes back too; refused where it cannot."""
     if verdicts is None:
         raise Refused("database: its schema could not be read, so it is not known whether the target can live with it")
     verdict = verdicts.get(target["release"])
     if verdict is None:
         raise Refused(f"database: nothing is known about the migrations of release {name_of(target)}")
-    if verdict["verdict"] not in CODE_ALONE_IS_ENOUGH:
+    if verdict["verdict"] not in SCHEMA_ROLLBACK:
         said = "; ".join(verdict["reasons"])
         raise Refused(
             f"database: its schema is {verdict['verdict']} for release {name_of(target)}: {said}",
-            "Code alone cannot go back here. Choose another release with 'to', or fix forward.",
+            "Choose another release with 'to', or fix forward.",
         )
-    return {"verdict": verdict["verdict"], "reasons": verdict["reasons"]}
+    rollback = SCHEMA_ROLLBACK[verdict["verdict"]]
+    return {"verdict": verdict["verdict"], "reasons": verdict["reasons"], "rollback": rollback}
 
 
 def pinned(release: dict[str, Any]) -> dict[str, Any]:
@@ -163,6 +165,8 @@ def plan_service(
         part["build"] = unbuilt
     if settings["uses_database"]:
         part["schema"] = check_schema(verdicts, target)
+        if part["schema"]["rollback"] and len(live) > 1:
+            raise Refused(f"{service}: {len(live)} releases are live, so it is not known whose migrations go back")
     return part
 
 
@@ -187,8 +191,9 @@ def planned_hosts(plan: dict[str, Any]) -> list[dict[str, Any]]:
     for service in changed_services(plan):
         for host in plan["services"][service]["hosts"]:
             groups.setdefault(host, []).append(f"planned_{service}")
-    for host in plan["balancers"]:
-        groups.setdefault(host, []).append("planned_balancer")
+    for kind in ("balancer", "database"):
+        for host in plan[f"{kind}s"]:
+            groups.setdefault(host, []).append(f"planned_{kind}")
     return [{"name": host, "groups": names} for host, names in groups.items()]
 
 
@@ -218,17 +223,28 @@ def balancers_for(plan: dict[str, Any], reports: dict[str, dict[str, Any]]) -> l
     return list(reports)
 
 
+def databases_for(plan: dict[str, Any], databases: list[str]) -> list[str]:
+    """The host from which the schema is rolled back, where the plan asks for that."""
+    asked = any(part.get("schema", {}).get("rollback") for part in plan["services"].values())
+    return databases[:1] if asked else []
+
+
 def summary(plan: dict[str, Any]) -> list[str]:
     """The plan in lines that a tired person can check."""
     lines = [f"{plan['severity']} {plan['procedure']} in {plan['environment']}: {plan['reason']}"]
     lines += [_service_line(service, part) for service, part in plan["services"].items()]
     lines += [
-        f"database: {'; '.join([part['schema']['verdict'], *part['schema']['reasons']])}"
+        _schema_line(part["schema"])
         for part in plan["services"].values()
         if part.get("schema")
     ]
     page = f"maintenance page on {', '.join(plan['balancers'])} meanwhile" if plan["balancers"] else "no page needed"
     return [*lines, f"traffic: {page}" if changed_services(plan) else "nothing to change"]
+
+
+def _schema_line(schema: dict[str, Any]) -> str:
+    effect = ", so its migrations go back too, what they drop is archived" if schema["rollback"] else ""
+    return f"database: {schema['verdict']}{effect}{''.join(f'; {reason}' for reason in schema['reasons'])}"
 
 
 def _service_line(service: str, part: dict[str, Any]) -> str:

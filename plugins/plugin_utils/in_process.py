@@ -23,8 +23,9 @@ class _Exit(BaseException):
 class _Module:
     """What a module's main() uses of AnsibleModule."""
 
-    def __init__(self, arguments: dict[str, Any], check_mode: bool) -> None:
+    def __init__(self, arguments: dict[str, Any], check_mode: bool, diff: bool) -> None:
         self._arguments = arguments
+        self._diff = diff
         self.check_mode = check_mode
         self.params: dict[str, Any] = {}
         self._warnings: list[str] = []
@@ -59,7 +60,7 @@ class InProcessAction(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         if self._connection.transport != "local" or self._connection.become:
             return {**result, **self._execute_module(task_vars=task_vars)}
-        module = _Module(self._task.args, self._task.check_mode)
+        module = _Module(self._task.args, self._task.check_mode, self._task.diff)
         self.MODULE.AnsibleModule = module
         try:
             self.MODULE.main()

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
 from conftest import HOSTS, Sandbox
@@ -126,14 +127,26 @@ def test_an_additive_migration_goes_back_by_code_alone(sandbox: Sandbox) -> None
     assert sandbox.live() == GOOD
 
 
-def test_a_destructive_migration_is_refused_before_anything_is_changed(sandbox: Sandbox) -> None:
-    sandbox.break_("migration-destructive")
-    refused = sandbox.playbook("backend", *SAID)
-    assert refused.returncode == 3, refused.stdout + refused.stderr
-    assert re.search(r"REFUSED: .*destructive", refused.stdout)
-    assert sandbox.live() == dict.fromkeys(HOSTS, "v1.2.4-destructive")
-    assert not sandbox.shows_page()
-    assert not sandbox.is_locked()
+def test_a_destructive_migration_goes_back_with_the_code_and_loses_no_row(sandbox: Sandbox) -> None:
+    with Load(sandbox.layout, rate=30, services=["api"]) as load:
+        sandbox.break_("migration-destructive")
+        check = sandbox.playbook("full_system", *SAID, "--check")
+        assert check.returncode == 0, check.stdout + check.stderr
+        assert sandbox.live() == dict.fromkeys(HOSTS, "v1.2.4-destructive")
+        done = sandbox.playbook("full_system", *SAID)
+        load.stop()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert any(line.startswith("database: destructive") for line in plan_in(done.stdout))
+    assert sandbox.live() == GOOD
+    assert missing_rows(sandbox.layout, load.record.acknowledged) == []
+    with psycopg.connect(sandbox.layout.database_url) as database:
+        named = database.execute("SELECT count(*) FROM \"Contact\" WHERE name LIKE 'load %'").fetchone()
+        ahead = database.execute("SELECT migration_name FROM _prisma_migrations WHERE migration_name ~ 'full_name'")
+        assert ahead.fetchall() == []
+    assert named == (len(load.record.acknowledged),)
+
+    again = sandbox.playbook("full_system", *SAID)
+    assert "DONE: nothing to change" in again.stdout
 
 
 UNREACHABLE = ("-e", "ansible_connection=ssh", "-e", "ansible_host=127.0.0.1", "-e", "ansible_port=9")

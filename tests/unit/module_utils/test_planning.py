@@ -82,8 +82,8 @@ def test_a_host_that_could_not_be_read_is_named() -> None:
         plan({"api-1": REPORT, "api-2": {"msg": "no route to host"}}, {})
 
 
-@pytest.mark.parametrize("verdict", ["destructive", "behind", "unknown"])
-def test_code_alone_does_not_go_back_when_the_schema_forbids_it(verdict: str) -> None:
+@pytest.mark.parametrize("verdict", ["behind", "unknown"])
+def test_nothing_goes_back_when_the_schema_forbids_it(verdict: str) -> None:
     verdicts = {"b" * 12: {"verdict": verdict, "reasons": ["column name was dropped"]}}
     with pytest.raises(Refused, match=f"{verdict}.*column name was dropped"):
         plan({"api-1": REPORT}, marks(b="good"), verdicts=verdicts)
@@ -98,11 +98,25 @@ def test_an_unknown_schema_is_not_taken_for_a_good_one(verdicts: Any) -> None:
 def test_an_additive_schema_goes_back_by_code_alone_and_says_why() -> None:
     verdicts = {"b" * 12: {"verdict": "additive", "reasons": ["table Campaign was added"]}}
     part = plan({"api-1": REPORT}, marks(b="good"), verdicts=verdicts)
-    assert part["schema"] == {"verdict": "additive", "reasons": ["table Campaign was added"]}
+    assert part["schema"] == {"verdict": "additive", "reasons": ["table Campaign was added"], "rollback": False}
+
+
+def test_a_destructive_schema_goes_back_with_the_code() -> None:
+    verdicts = {"b" * 12: {"verdict": "destructive", "reasons": ["column name was renamed"]}}
+    part = plan({"api-1": REPORT}, marks(b="good"), verdicts=verdicts)
+    assert part["schema"]["rollback"]
+    assert planning.databases_for(full_plan(backend=part), ["db-1", "db-2"]) == ["db-1"]
+
+
+def test_a_schema_does_not_go_back_while_hosts_run_different_releases() -> None:
+    verdicts = {"a" * 12: {"verdict": "destructive", "reasons": ["column name was renamed"]}}
+    reports = {"api-1": REPORT, "api-2": {"live": GOOD, "candidates": [BAD, OLD]}}
+    with pytest.raises(Refused, match="2 releases are live"):
+        plan(reports, marks(a="good", b="bad"), verdicts=verdicts)
 
 
 def full_plan(**parts: Any) -> dict[str, Any]:
-    return {"services": parts, "balancers": ["lb"]}
+    return {"services": parts, "balancers": ["lb"], "databases": []}
 
 
 PLANNED = full_plan(backend={"action": "rollback", "hosts": ["api-1", "api-2"], "to": GOOD, "stop_traffic": True})
