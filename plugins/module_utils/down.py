@@ -127,7 +127,7 @@ class Script:
 
     def _read(self, node: Any, text: str, source: str) -> None:
         effects = [KINDS.get(kind, UNKNOWN_KIND) for kind in kinds(node)]
-        self._refused += [f"{source}: {effect}: {_short(text)}" for effect in effects if effect in _REFUSED]
+        self._refused += [f"{source}: {effect}: {grammar.short(text)}" for effect in effects if effect in _REFUSED]
         losses = self._losses_of(node)
         self.relations.update(self._live(name) for name in _relations(node, self._schema) - self._created)
         self._follow(node)
@@ -245,8 +245,3 @@ def _relations(node: Any, schema: str) -> set[Name]:
         elif word == "trigger":
             found.update(grammar.named(item[:-1], schema) for item in node.objects)
     return found
-
-
-def _short(sql: str) -> str:
-    line = " ".join(sql.split())
-    return line if len(line) <= 120 else f"{line[:117]}..."

@@ -67,3 +67,9 @@ def begins_or_ends(node: Any) -> bool:
 def is_ignored(node: Any) -> bool:
     """Whether the script means the same without it, inside a transaction of ours."""
     return begins_or_ends(node) or (type(node).__name__ == "VariableSetStmt" and node.name in HARMLESS_SETTINGS)
+
+
+def short(sql: str) -> str:
+    """A statement as a message names it."""
+    line = " ".join(sql.split())
+    return line if len(line) <= 120 else f"{line[:117]}..."

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, NamedTuple
 
-from ansible_collections.marketsage.rollback.plugins.module_utils import archive, prisma, prisma_cli
+from ansible_collections.marketsage.rollback.plugins.module_utils import archive, grammar, prisma, prisma_cli
 from ansible_collections.marketsage.rollback.plugins.module_utils.archive import Catalogue
 from ansible_collections.marketsage.rollback.plugins.module_utils.down import Loss, Script
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import Held, Refused
 from ansible_collections.marketsage.rollback.plugins.module_utils.inverse import Inverse
+from ansible_collections.marketsage.rollback.plugins.module_utils.library import library
 from ansible_collections.marketsage.rollback.plugins.module_utils.prisma import Database, Release, Row
 from ansible_collections.marketsage.rollback.plugins.module_utils.prisma_cli import Cli
 from ansible_collections.marketsage.rollback.plugins.module_utils.transaction import Transaction
@@ -97,9 +98,19 @@ def _refuse_impossible(inexact: list[str], checked_in: dict[str, str | None], in
     if others:
         words = f"{', '.join(inexact)}: has no exact inverse, and Prisma's diff would undo {', '.join(others)} too"
         raise Refused(words, advice)
-    impossible = [f"{step.migration}: {' '.join(step.text.split())[:120]}" for step in inverse.impossible()]
+    impossible = [f"{step.migration}: {grammar.short(step.text)}" for step in inverse.impossible()]
     if impossible:
         raise Refused(f"neither an inverse nor Prisma's diff can undo {'; '.join(impossible)}", advice)
+
+
+def execute(cursor: Any, statement: str) -> None:
+    """One statement of a plan; Refused by name where PostgreSQL does."""
+    psycopg = library("psycopg", "changing the database")
+    try:
+        cursor.execute(statement)
+    except (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.NotSupportedError) as error:
+        said = " ".join(str(error.diag.message_primary).split())
+        raise Refused(f"PostgreSQL refused {grammar.short(statement)}, and nothing was changed: {said}") from None
 
 
 class _AlreadyDone(Exception):
@@ -116,7 +127,7 @@ def apply(where: Database, made: Plan, wanted: Wanted, seconds: float, about_to_
         if now != made.undone:
             raise Refused("the database's migrations changed since the plan was made; make it again")
         for statement in made.sql:
-            cursor.execute(statement)
+            execute(cursor, statement)
         archive.refuse_dependents(cursor, made.archive)
 
     try:

@@ -17,8 +17,12 @@ PRISMA_LOCK = 72707369
 _LOCK_MILLISECONDS = 500
 # PostgreSQL ends an autovacuum that is in the way, but only for who has waited for deadlock_timeout, 1 s.
 _LOCK_MILLISECONDS_BEHIND_AUTOVACUUM = 1500
+# What an attempt gets that begins when time is up: it has yet to find the locks free.
+_LEAST_SECONDS_TO_WORK = 5
 # A controller that vanished without a word must not leave the tables locked.
 _IDLE_SECONDS = 15
+# How long to ask, at least, what became of a COMMIT that was not answered.
+_ASK_SECONDS = 30
 _GONE = ("57P01", "57P02", "57P03")
 
 _TABLE_HOLDERS = """
@@ -100,7 +104,7 @@ class Transaction:
     def _attempt(self, work: Callable[[Any], Any]) -> Any:
         try:
             connection = self._connect()
-            with hung_up_after(self._deadline.left() + 1, connection):
+            with hung_up_after(self._seconds_to_work() + 1, connection):
                 try:
                     result, number = self._until_commit(connection, work)
                     self._commit(connection, number)
@@ -132,11 +136,14 @@ class Transaction:
             self._about_to_commit(number)
         return result, number
 
+    def _seconds_to_work(self) -> float:
+        return max(self._deadline.left(), _LEAST_SECONDS_TO_WORK)
+
     def _settings(self) -> dict[str, str]:
         return {
             "search_path": quoted(self._where.schema),
             "lock_timeout": f"{self._lock_milliseconds}ms",
-            "statement_timeout": f"{int(self._deadline.left() * 1000) + 1}ms",
+            "statement_timeout": f"{int(self._seconds_to_work() * 1000)}ms",
             "idle_in_transaction_session_timeout": f"{_IDLE_SECONDS}s",
         }
 
@@ -151,7 +158,7 @@ class Transaction:
             # Readers wait for all of these locks together no longer than for one.
             cursor.execute(f"SET LOCAL statement_timeout = {self._lock_milliseconds}")
             cursor.execute(f"LOCK TABLE {', '.join(self._tables)} IN ACCESS EXCLUSIVE MODE")
-            cursor.execute(f"SET LOCAL statement_timeout = {int(self._deadline.left() * 1000) + 1}")
+            cursor.execute(f"SET LOCAL statement_timeout = {int(self._seconds_to_work() * 1000)}")
         except (self._psycopg.errors.LockNotAvailable, self._psycopg.errors.QueryCanceled):
             raise self._busy(connection) from None
 
@@ -185,7 +192,7 @@ class Transaction:
 
     def _was_committed(self, number: str) -> bool:
         """What the server says of a transaction whose COMMIT was not answered."""
-        for _attempt in Deadline(max(30, self._deadline.left())).attempts(0.2, longest=2):
+        for _attempt in Deadline(max(_ASK_SECONDS, self._deadline.left())).attempts(0.2, longest=2):
             try:
                 with read_only(self._where, 10) as cursor:
                     status = _status(cursor, number)
