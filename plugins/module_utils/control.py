@@ -112,7 +112,7 @@ class Control:
     def _end_superseded(self, run_id: str, superseded: str | None) -> None:
         """Write down of the run that this one takes the place of how it ended."""
         held = self.holder()
-        if held and held["run"] == superseded:
+        if superseded and held and held["run"] == superseded:
             outcome = {"state": "superseded", "exit_code": HELD, "run": superseded, "by": run_id, "closed": now()}
             self.journal(superseded).append(superseded, held["fence"], "close", "outcome", outcome)
             write_atomically(self.path("runs", superseded, "outcome.json"), canonical(outcome))
