@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +178,7 @@ def test_the_removal_of_an_enum_value_is_destructive_as_prisma_writes_it() -> No
 
 
 def row(name: str, sql: str = "", *, finished: bool = True, rolled_back: bool = False, minute: int = 0) -> prisma.Row:
-    time = datetime(2026, 11, 24, 3, minute, tzinfo=timezone.utc)
+    time = datetime(2026, 11, 24, 3, minute, tzinfo=UTC)
     checksum = hashlib.sha256(sql.encode()).hexdigest()
     return prisma.Row(name, checksum, time, time if finished else None, time if rolled_back else None)
 
