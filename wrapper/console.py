@@ -18,13 +18,14 @@ _SIGNS = {
     "waiting": ("·", "dim"),
     "running": ("▶", "bold cyan"),
     "done": ("✓", "green"),
+    "skipped": ("-", "dim"),
     "failed": ("✗", "bold red"),
 }
 
 
 def clock(seconds: float) -> str:
-    """Seconds as a tired person reads them: 7.4 s, 4:05."""
-    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+    """Seconds as a tired person reads them: 7.4 s, 30 s, 4:05."""
+    return f"{round(seconds, 1):g} s" if seconds < 60 else f"{int(seconds // 60)}:{int(seconds % 60):02d}"
 
 
 class JsonLines:
@@ -59,7 +60,8 @@ def plain_lines(happening: Happening) -> Iterable[str]:
     if kind == "step_started":
         return [f"{at} > {happening['step']} (budget {clock(happening['budget'])})"]
     if kind == "step_finished":
-        return [f"{at} {happening['status']}: {happening['step']} in {clock(happening['seconds'])}"]
+        taken = "" if happening["status"] == "skipped" else f" in {clock(happening['seconds'])}"
+        return [f"{at} {happening['status']}: {happening['step']}{taken}"]
     if kind == "checks":
         return [f"{at}   {line}" for line in check_lines(happening["host"], happening["results"])]
     return happening["lines"] if kind == "ended" else []
@@ -104,7 +106,7 @@ class LiveTable:
     def _row(self, step: Step) -> tuple[Text, Text, Text, Text]:
         sign, style = _SIGNS[step.status]
         seconds = self.progress.seconds_of(step)
-        spent = "" if step.status == "waiting" else clock(seconds)
+        spent = "" if step.status in ("waiting", "skipped") else clock(seconds)
         over = "bold red" if seconds > step.budget else style
         detail = step.detail if step.status in ("running", "failed") else ""
         return (

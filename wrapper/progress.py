@@ -16,7 +16,7 @@ Happening = dict[str, Any]
 
 @dataclass
 class Step:
-    """One step of the procedure: seconds it may take, and what became of it."""
+    """One step of the procedure: seconds it may take, and what became of it; skipped is one that had nothing to do."""
 
     name: str
     budget: int
@@ -78,7 +78,8 @@ class Progress:
         if step is None:
             return
         step.seconds = self._clock() - step.began
-        step.status = "done" if step.status == "running" else step.status
+        if step.status == "running":
+            step.status = "done" if step.detail else "skipped"
         yield self._happening(
             "step_finished", step=step.name, status=step.status, seconds=round(step.seconds, 2), budget=step.budget
         )

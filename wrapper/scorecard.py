@@ -26,7 +26,7 @@ def score(result: dict[str, Any], progress: Progress, record: Path | None) -> di
         "steps": [
             {"step": step.name, "seconds": round(step.seconds, 2), "budget": step.budget, "status": step.status}
             for step in progress.steps
-            if step.status != "waiting"
+            if step.status not in ("waiting", "skipped")
         ],
         "record": record and str(record),
     }

@@ -1,0 +1,83 @@
+"""What the operator is shown, from ansible-runner's events as they come."""
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.marketsage.rollback.wrapper import console, policy
+from ansible_collections.marketsage.rollback.wrapper.progress import Progress
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def progress(clock: Clock) -> Progress:
+    return Progress({"Read": 30, "Act": 60, "Close": 10}, clock)
+
+
+def play(progress: Progress, name: str) -> list[dict[str, Any]]:
+    return list(progress.take({"event": "playbook_on_play_start", "event_data": {"name": name}}))
+
+
+def task(progress: Progress, kind: str = "ok", **values: Any) -> list[dict[str, Any]]:
+    data = {"host": "api-1", "task": "a task", "res": values}
+    return list(progress.take({"event": f"runner_on_{kind}", "event_data": data}))
+
+
+def test_a_step_runs_from_its_play_to_the_next(progress: Progress, clock: Clock) -> None:
+    assert play(progress, "Read")[0]["event"] == "step_started"
+    task(progress)
+    clock.now += 2
+    finished, started = play(progress, "Act")
+    assert (finished["step"], finished["status"], finished["seconds"], finished["budget"]) == ("Read", "done", 2, 30)
+    assert (started["step"], started["version"]) == ("Act", 1)
+
+
+def test_a_step_that_had_nothing_to_do_is_not_called_done(progress: Progress) -> None:
+    play(progress, "Read")
+    assert play(progress, "Act")[0]["status"] == "skipped"
+
+
+def test_two_plays_of_one_name_are_one_step(progress: Progress) -> None:
+    play(progress, "Read")
+    assert play(progress, "Read") == []
+
+
+def test_a_failure_marks_its_step_and_the_ending(progress: Progress) -> None:
+    play(progress, "Act")
+    task(progress, "failed", msg="health answered 500", exit_code=5)
+    play(progress, "Close")
+    assert progress.steps[1].status == "failed"
+    ended = progress.ended(5)
+    assert (ended["exit_code"], ended["lines"]) == (5, ["UNHEALTHY: api-1: health answered 500"])
+
+
+def test_the_plan_and_the_checks_are_told(progress: Progress) -> None:
+    told = task(progress, plan={}, summary=["one line"], hash="abc", pinned=False)
+    assert (told[0]["event"], told[0]["summary"]) == ("plan", ["one line"])
+    failed = {"name": "health", "status": "failed", "evidence": "answered 500"}
+    checks = task(progress, "failed", msg="x", results=[failed], passes=0, passed=False)[0]
+    assert list(console.plain_lines(checks))[1].endswith("api-1: health: answered 500")
+
+
+def test_every_step_of_every_procedure_has_a_budget() -> None:
+    for name in policy.procedures():
+        named = set(policy.steps(policy.playbook(name)))
+        assert named <= set(policy.budgets())
+        assert {"Read what is live", "Roll back to the last good release", "Verify health"} <= named
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0.04, "0 s"), (7.44, "7.4 s"), (30, "30 s"), (245, "4:05")])
+def test_seconds_are_shown_as_a_tired_person_reads_them(seconds: float, shown: str) -> None:
+    assert console.clock(seconds) == shown
