@@ -107,7 +107,7 @@ def settings(connection: Any, database: str) -> dict[str, dict[str, str]]:
     )
     found: dict[str, dict[str, str]] = {}
     for role, entry in connection.execute(query, (database,)).fetchall():
-        name, _, value = entry.partition("=")
+        name, value = entry.split("=", 1)
         found.setdefault(role, {})[name] = value
     return found
 
@@ -149,7 +149,7 @@ def end_sessions(connection: Any, deadline: Deadline, *names: str) -> int:
     )
     ended: set[int] = set()
     for _attempt in deadline.attempts(0.05, longest=1):
-        ended.update(pid for pid, _ in connection.execute(query, (list(names),)).fetchall())
+        ended.update(row[0] for row in connection.execute(query, (list(names),)).fetchall())
         if sessions(connection, *names) == 0:
             return len(ended)
     raise Held(f"{', '.join(names)}: after {deadline.seconds:g} s there are still sessions that do not end")

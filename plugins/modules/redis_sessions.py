@@ -208,7 +208,7 @@ ARGUMENTS = {
     "lifetime": {"type": "int"},
     "lifetime_renewed": {"type": "bool", "default": True},
     "unknown": {"type": "str", "default": "keep", "choices": ["keep", "end"]},
-    "other_keys": {"type": "int"},
+    "other_keys": {"type": "int", "no_log": False},
     "timeout": {"type": "int", "default": 60},
     "run": RUN_ARGUMENT,
 }
