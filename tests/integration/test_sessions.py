@@ -270,7 +270,11 @@ def test_a_wrong_password_is_unknown_and_not_shown(call: Any, url_file: Path) ->
 
 
 def test_a_cluster_is_refused(call: Any, url_file: Path, tmp_path: Path) -> None:
-    with server(tmp_path, "--cluster-enabled", "yes") as port:
+    # By itself it takes its own port plus 10000 for the cluster's bus, which may be more than there are.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        bus = probe.getsockname()[1]
+    with server(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(bus)) as port:
         url_file.write_text(f"redis://127.0.0.1:{port}/0")
         result = call(state="ended")
     assert result["exit_code"] == 3
