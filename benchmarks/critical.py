@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.marketsage.rollback.sandbox import scenarios, stack
-from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, Layout
+from ansible_collections.marketsage.rollback.sandbox.layout import DEFAULT_PORT_BASE, HOSTS, Layout
 from ansible_collections.marketsage.rollback.sandbox.load import Load
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-PORT_BASE = 28500
+PORT_BASE = DEFAULT_PORT_BASE + 4500
 RATE = 100
 GOOD = "v1.1.0"
 REASON = "health answers 500"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.marketsage.rollback.sandbox import scenarios, stack
-from ansible_collections.marketsage.rollback.sandbox.layout import Layout
+from ansible_collections.marketsage.rollback.sandbox.layout import DEFAULT_PORT_BASE, Layout
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
 
-PORT_BASE = 25000
+PORT_BASE = DEFAULT_PORT_BASE + 1000
 RATE = 50
 _LONGEST_SECONDS = 600
 

@@ -5,7 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-DEFAULT_PORT_BASE = 24000
+# Drills, molecule and tests count theirs from it too, so that two checkouts can be tested side by side.
+DEFAULT_PORT_BASE = int(os.environ.get("ROLLBACK_PORT_BASE", "24000"))
 HOSTS = ("api-1", "api-2")
 _LONGEST_SOCKET = "hosts/api-1/.pm2/interactor.sock"
 _SOCKET_PATH_LIMIT = 107

@@ -16,12 +16,12 @@ from typing import Any
 import httpx
 import pytest
 from ansible_collections.marketsage.rollback.sandbox import scenarios, stack
-from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, Layout
+from ansible_collections.marketsage.rollback.sandbox.layout import DEFAULT_PORT_BASE, HOSTS, Layout
 from ansible_collections.marketsage.rollback.sandbox.processes import BadInput
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-PORT_BASES = range(27000, 30000, 50)
+PORT_BASES = range(DEFAULT_PORT_BASE + 3000, DEFAULT_PORT_BASE + 4000, 50)
 _LONGEST_RUN = 180
 
 

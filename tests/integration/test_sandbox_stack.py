@@ -18,12 +18,12 @@ import psycopg
 import pytest
 import redis
 from ansible_collections.marketsage.rollback.sandbox import processes, scenarios, seed, servers, stack, state
-from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, Layout
+from ansible_collections.marketsage.rollback.sandbox.layout import DEFAULT_PORT_BASE, HOSTS, Layout
 from ansible_collections.marketsage.rollback.sandbox.load import Answer, Load, Record, missing_rows
 
 PACKAGE = "ansible_collections.marketsage.rollback.sandbox"
 IMPORT_ROOT = Path(__file__).parents[2] / "collections"
-FIRST_BASE = 26000
+FIRST_BASE = DEFAULT_PORT_BASE + 2000
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -54,7 +54,7 @@ def port_base() -> int:
     def free(base: int) -> bool:
         return not any(stack.is_taken(port) for port in stack.ports(Layout(Path("/tmp"), base)).values())
 
-    return next(base for base in range(FIRST_BASE, FIRST_BASE + 4000, 100) if free(base))
+    return next(base for base in range(FIRST_BASE, FIRST_BASE + 1000, 100) if free(base))
 
 
 @pytest.fixture(scope="module")
