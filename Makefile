@@ -1,6 +1,7 @@
 # One command sets everything up and rolls a real system back: make drill. One sets up and tests everything: make test.
 PYTHON ?= python3
 BIN := .venv/bin
+COLLECTION := collections/ansible_collections/marketsage/rollback
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export ROLLBACK_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/marketsage.rollback
 
@@ -25,12 +26,14 @@ lint: setup
 	$(BIN)/mypy plugins wrapper sandbox
 	$(BIN)/yamllint --strict .
 	$(BIN)/ansible-lint --offline
+	cd $(COLLECTION) && antsibull-docs lint-collection-docs --plugin-docs .
 
 unit: setup
 	$(BIN)/pytest tests/unit
 
 sanity: setup
-	$(BIN)/python tests/sanity.py
+	$(BIN)/python tests/ansible_test.py sanity
+	$(BIN)/python tests/ansible_test.py units
 
 integration: setup
 	$(BIN)/pytest tests/integration

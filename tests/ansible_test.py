@@ -1,4 +1,4 @@
-"""Run ansible-test sanity on a copy of what git tracks: it insists on a path that ends in the collection's name."""
+"""Run ansible-test on a copy of what git tracks: it insists on a path that ends in the collection's name."""
 from __future__ import annotations
 
 import os
@@ -11,15 +11,19 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 # ansible-test wants pip's own installer from the network; Python carries one.
 PIP_INSTALLER = "import ensurepip\nensurepip.bootstrap()\n"
-LEFT_OUT = ("sandbox/", "tests/", "benchmarks/", "molecule/", "wrapper/", "collections/")
+# What each command does not look at: the rest of the repository is no part of the collection's tarball.
+LEFT_OUT = {
+    "sanity": ("sandbox/", "tests/", "benchmarks/", "molecule/", "wrapper/", "collections/"),
+    "units": ("benchmarks/", "molecule/", "collections/", "tests/integration/", "tests/e2e/"),
+}
 
 
-def tracked() -> list[str]:
+def tracked(command: str) -> list[str]:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=REPOSITORY, check=True, capture_output=True, text=True,
     ).stdout.splitlines()  # fmt: skip
-    return [name for name in listed if not name.startswith(LEFT_OUT) and (REPOSITORY / name).is_file()]
+    return [name for name in listed if not name.startswith(LEFT_OUT[command]) and (REPOSITORY / name).is_file()]
 
 
 def home() -> Path:
@@ -32,16 +36,17 @@ def home() -> Path:
 
 
 def main() -> int:
+    command, *arguments = sys.argv[1:]
     with tempfile.TemporaryDirectory() as directory:
         collection = Path(directory, "ansible_collections/marketsage/rollback")
-        for name in tracked():
+        for name in tracked(command):
             (collection / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, collection / name)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "PATH": path, "HOME": str(home())}
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        command = ["ansible-test", "sanity", "--local", "--python", version, "--color", "no", *sys.argv[1:]]
-        return subprocess.run(command, cwd=collection, env=environment, check=False).returncode
+        words = ["ansible-test", command, "--local", "--python", version, "--color", "no", *arguments]
+        return subprocess.run(words, cwd=collection, env=environment, check=False).returncode
 
 
 if __name__ == "__main__":
