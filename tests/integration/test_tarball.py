@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -15,6 +17,8 @@ INVENTORY = """all:
   vars: {rollback_environment: elsewhere, rollback_control_dir: %s}
   children: {backend: {hosts: {}}}
 """
+# What an execution environment has anyway, and what only the rollback command needs.
+COMMAND_LINE = ("ansible-core", "ansible-runner", "click", "pyyaml", "rich")
 WORKSHOP = {"sandbox", "tests", "wrapper", "molecule", "benchmarks", "collections"}
 
 
@@ -25,6 +29,7 @@ def ansible(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
         "HOME": str(directory),
         "LC_ALL": "C.UTF-8",
         "ANSIBLE_COLLECTIONS_PATH": str(directory / "collections"),
+        "ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "False",
         "ANSIBLE_CALLBACKS_ENABLED": "marketsage.rollback.outcome",
     }
     return subprocess.run(
@@ -75,3 +80,11 @@ def test_a_procedure_runs_by_its_full_name(installed: Path) -> None:
     misspelt = ansible(installed, *asked, "-e", "severity=P9")
     assert misspelt.returncode == 2, misspelt.stdout + misspelt.stderr
     assert "BAD INPUT: localhost: severity: 'P9' is not one of P0, P1, P2, P3" in misspelt.stdout
+
+
+def test_an_execution_environment_gets_the_libraries_of_its_modules(installed: Path) -> None:
+    found = ansible(installed, "ansible-builder", "introspect", "collections")
+    assert found.returncode == 0, found.stderr
+    python = {line.partition("  #")[0] for line in yaml.safe_load(found.stdout)["python"]}
+    declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert python == {one for one in declared if not one.startswith(COMMAND_LINE)}
