@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +18,12 @@ from ansible_collections.marketsage.rollback.sandbox.build import Release
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, Layout
 from ansible_collections.marketsage.rollback.sandbox.origins import git, repository
 from ansible_collections.marketsage.rollback.sandbox.processes import MARK, SandboxError
-from ansible_collections.marketsage.rollback.sandbox.servers import node_environment
+from ansible_collections.marketsage.rollback.sandbox.servers import IMPORT_ROOT, PACKAGE, node_environment
 
 APPLICATION = "marketsage-backend"
 RAILWAY_SERVICE = "marketsage-frontend"
 BRANCH = "production"
+UPLOAD = f"{PACKAGE}.upload"
 LOGIN_EMAIL = "smoke@marketsage.com"
 _INSTANCES = 2
 _STEP_SECONDS = 60
@@ -119,7 +122,7 @@ def _application_environment(layout: Layout, name: str) -> dict[str, str]:
 
 def _place(layout: Layout, name: str, release: Release) -> None:
     host = layout.host(name)
-    git(host / "repository.git", "fetch", "--quiet", "--prune")
+    git(host / "repository.git", "fetch", "--quiet")
     target = host / "releases" / release.id
     if target.exists():
         return
@@ -161,7 +164,22 @@ def _pm2(layout: Layout, name: str, *arguments: str) -> None:
     processes.run(layout, f"{name}-pm2", command, seconds=_STEP_SECONDS, extra=variables, cwd=host)
 
 
+def make_workshop(layout: Layout) -> None:
+    """Where the control side builds a frontend and ships it: a clone, Node.js, and the command that deploys."""
+    workshop = layout.workshop
+    for name in ("releases", "images"):
+        (workshop / name).mkdir(parents=True)
+    _install_programs(workshop / "bin")
+    origin = repository(layout.origin, "frontend")
+    git(origin, "clone", "--quiet", "--mirror", str(origin), str(workshop / "repository.git"))
+    command = [sys.executable, "-m", UPLOAD, "--railway", layout.url("railway_api"), "--images", workshop / "images"]
+    script = workshop / "bin" / "deploy"
+    script.write_text(f"#!/bin/sh\nPYTHONPATH={IMPORT_ROOT} exec {shlex.join(map(str, command))}\n")
+    script.chmod(0o755)
+
+
 def _deploy_frontend(layout: Layout, release: Release) -> None:
+    git(layout.workshop / "repository.git", "fetch", "--quiet")
     request = {
         "service": RAILWAY_SERVICE,
         "commitHash": release.commit,

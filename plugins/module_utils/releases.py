@@ -7,14 +7,13 @@ import json
 import os
 import re
 import shutil
-import signal
 import stat
 import subprocess
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.marketsage.rollback.plugins.module_utils.command import execute, tail
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held, Refused
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import fsync_directory, write_atomically
@@ -24,7 +23,6 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 ID_LENGTH = 12
 _RECORD_KEYS = ("time", "release", "commit", "ref", "action", "by")
 _ABOUT_KEYS = ("release", "commit", "ref", "built_at")
-_OUTPUT_LINES = 10
 
 
 @dataclass(frozen=True)
@@ -199,7 +197,7 @@ class Repository:
     """The bare clone that releases are built from. Nothing an operator gives is ever an option or an expression."""
 
     def __init__(self, path: str, environment: dict[str, str], deadline: Deadline) -> None:
-        self._path = path
+        self.path = path
         self._deadline = deadline
         self._environment = environment
 
@@ -209,19 +207,27 @@ class Repository:
         commit = found.stdout.strip()
         if found.returncode != 0 or not _COMMIT.fullmatch(commit):
             why = " ".join(found.stderr.split()) or "no such commit, tag or branch"
-            raise BadInput(f"{name}: {ref!r} cannot be found in {self._path} ({why[:200]})")
+            raise BadInput(f"{name}: {ref!r} cannot be found in {self.path} ({why[:200]})")
         return commit
 
+    def has(self, commit: str) -> bool:
+        """Whether it holds a commit."""
+        return self._git("cat-file", "-e", f"{commit}^{{commit}}").returncode == 0
+
     def name(self, commit: str) -> str:
-        """The first tag of a commit; the commit itself where it has none."""
-        tags = self._git("for-each-ref", f"--points-at={commit}", "--format=%(refname:short)", "refs/tags").stdout
-        return (tags or commit).split("\n")[0]
+        """The first tag of a commit, else the branch that a rollback made of it, else the commit itself."""
+        format_ = "--format=%(refname:short)"
+        for kind in ("refs/tags", "refs/heads/rollback"):
+            names = self._git("for-each-ref", f"--points-at={commit}", format_, kind).stdout
+            if names:
+                return names.split("\n")[0]
+        return commit
 
     def check_out(self, commit: str, tree: str) -> None:
         """A fresh working tree with nothing of git left in it. Hooks do not run: they are not the release's."""
         added = self._git("-c", "core.hooksPath=/dev/null", "worktree", "add", "--quiet", "--detach", tree, commit)
         if added.returncode != 0 or not os.path.exists(os.path.join(tree, ".git")):
-            raise Held(f"git made no worktree of {commit} from {self._path}: {_tail(added.stderr)}")
+            raise Held(f"git made no worktree of {commit} from {self.path}: {tail(added.stderr)}")
         os.unlink(os.path.join(tree, ".git"))
         self.prune()
 
@@ -229,12 +235,30 @@ class Repository:
         """Forget worktrees whose directory is gone."""
         self._git("worktree", "prune")
 
-    def _git(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = ["git", f"--git-dir={self._path}", *arguments]
+    def branch(self, name: str) -> str | None:
+        """The commit of a branch; None where there is no such branch."""
+        found = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"refs/heads/{name}^{{commit}}")
+        return found.stdout.strip() or None
+
+    def make_branch(self, name: str, commit: str) -> None:
+        """A new branch; Held where it exists by now."""
+        self.output("update-ref", f"refs/heads/{name}", commit, "0" * 40)
+
+    def output(self, *arguments: str, given: str = "", extra: dict[str, str] | None = None) -> str:
+        """What git prints when it reads `given`, with more variables; Held where it fails."""
+        done = self._git(*arguments, given=given, extra=extra)
+        if done.returncode != 0:
+            raise Held(f"git failed in {self.path}: {tail(done.stderr)}")
+        return done.stdout
+
+    def _git(
+        self, *arguments: str, given: str = "", extra: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        argv = ["git", f"--git-dir={self.path}", *arguments]
         try:
             return subprocess.run(
-                argv, cwd="/", env=self._environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                timeout=max(self._deadline.left(), 1), check=False,
+                argv, cwd="/", env={**self._environment, **(extra or {})}, input=given, capture_output=True,
+                encoding="utf-8", errors="surrogateescape", timeout=max(self._deadline.left(), 1), check=False,
             )
         except subprocess.TimeoutExpired:
             raise Held(f"git {arguments[0]} did not end within {self._deadline.seconds:g} s") from None
@@ -252,27 +276,9 @@ class Recipe:
 
     def make(self, tree: str) -> None:
         for command in self.commands:
-            code, output = self._execute(command, tree)
+            code, output = execute("build", command, tree, self.environment, self.deadline)
             if code != 0:
-                raise Held(f"build: {command[0]} ended with {code}: {_tail(output)}")
-
-    def _execute(self, command: list[str], tree: str) -> tuple[int, str]:
-        try:
-            process = subprocess.Popen(
-                command, cwd=tree, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
-            )
-        except OSError as error:
-            raise Held(f"build: {command[0]} cannot be run ({error.strerror})") from None
-        try:
-            output, _none = process.communicate(timeout=self.deadline.left())
-        except subprocess.TimeoutExpired:
-            limit = f"{self.deadline.seconds:g} s"
-            raise Held(f"build: {command[0]} did not end within {limit} and was killed") from None
-        finally:
-            # Also what outlives its parent: nothing may write into a release that is finished or given up.
-            _kill_group(process)
-        return process.returncode, output
+                raise Held(f"build: {command[0]} ended with {code}: {tail(output)}")
 
 
 def build(releases: Releases, repository: Repository, commit: str, recipe: Recipe) -> None:
@@ -307,13 +313,3 @@ def _remove_leftovers(root: str) -> None:
     for name in os.listdir(root):
         if name.startswith(".build-"):
             shutil.rmtree(os.path.join(root, name))
-
-
-def _kill_group(process: subprocess.Popen[str]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _tail(output: str) -> str:
-    return " | ".join(line.strip() for line in output.splitlines()[-_OUTPUT_LINES:] if line.strip())

@@ -71,6 +71,14 @@ def absolute_path(value: Any, name: str) -> str:
     return value
 
 
+def relative_path(value: Any, name: str) -> str:
+    """A path inside a release or repository: never an option, never one that leads out."""
+    parts = value.split("/") if isinstance(value, str) and value.isprintable() else [""]
+    if "" in parts or ".." in parts or "." in parts or parts[0].startswith(("-", ":")):
+        raise BadInput(f"{name}: {_shown(value)} is not a path inside a release, such as dist/main.js")
+    return str(value)
+
+
 def url(value: Any, name: str) -> str:
     """An https URL, or http on the loopback interface; no credentials inside, they would end in logs."""
     parts = urlsplit(value) if isinstance(value, str) and value.isprintable() and " " not in value else None

@@ -194,7 +194,6 @@ auto_deploy:
   type: bool
 """
 
-import os
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -202,30 +201,25 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.marketsage.rollback.plugins.module_utils import errors, validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
-from ansible_collections.marketsage.rollback.plugins.module_utils.errors import (
-    BadInput,
-    Held,
-    Refused,
-    RollbackError,
-    Unknown,
-)
-from ansible_collections.marketsage.rollback.plugins.module_utils.files import read_secret
-from ansible_collections.marketsage.rollback.plugins.module_utils.journal import Journal
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import Refused
 from ansible_collections.marketsage.rollback.plugins.module_utils.railway import (
-    ENDED_BADLY,
     ONCE_GOOD,
-    Client,
     Deployment,
-    MaybeApplied,
     Service,
     State,
     retention_left,
 )
+from ansible_collections.marketsage.rollback.plugins.module_utils.railway_delivery import (
+    PLACE_ARGUMENTS,
+    Delivery,
+    Wanted,
+    check_place,
+    service_of,
+    under_way,
+)
 from ansible_collections.marketsage.rollback.plugins.module_utils.run import RUN_ARGUMENT, Run
 
 STEP = "railway_rollback"
-# An ordered deployment is looked for in Railway's list for this many of the longest pauses.
-_PAUSES_TO_SHOW_UP = 4
 
 
 @dataclass(frozen=True)
@@ -278,7 +272,7 @@ def decide(state: State, wish: Wish) -> Decision:
         target, method = candidates[0], method_for(candidates[0])
     else:
         raise NoTarget(current, why_not(earlier))
-    adopted = under_way(state, current, target)
+    adopted = under_way(state, current, target.commit)
     known = frozenset(one.id for one in state.deployments if one not in adopted)
     return Decision(current, target, method, candidates, adopted, known)
 
@@ -323,107 +317,10 @@ def why_not(deployments: list[Deployment]) -> str:
     return "; ".join(f"{one}, image {'kept' if one.can_rollback else 'gone'}" for one in deployments[:5])
 
 
-def under_way(state: State, current: Deployment, target: Deployment) -> list[Deployment]:
-    """Deployments of the target that are under way already. Refused where one of anything else is."""
-    moving = [one for one in state.deployments if one.in_flight and one.created > current.created]
-    others = [one for one in moving if one.commit is None or one.commit != target.commit]
-    if others:
-        raise Refused(f"{others[0]} is under way and would go live over the rollback", "Wait for it, or cancel it.")
-    return moving
-
-
-class Rollback:
-    """The decision being carried out."""
-
-    def __init__(self, service: Service, decision: Decision, deadline: Deadline, interval: float) -> None:
-        self._service = service
-        self._decision = decision
-        self._deadline = deadline
-        self._interval = interval
-        self._unread = ""
-
-    def order(self, run: Run) -> None:
-        """Send the mutation, a second time only where reading showed that the first one was not applied."""
-        target, method = self._decision.target, self._decision.method
-        interrupted = was_interrupted(run)
-        with run.change(STEP, {"method": method, "target": target.id, "commit": target.commit}) as change:
-            if interrupted and self._shows_up():
-                change.outcome = {"ordered": "before the interruption"}
-                return
-            for _attempt in (1, 2):
-                try:
-                    self._service.order(method, target)
-                except MaybeApplied as error:
-                    lost = str(error)
-                else:
-                    change.outcome = {"ordered": "accepted"}
-                    return
-                if self._shows_up():
-                    change.outcome = {"ordered": "found by reading", "lost": lost}
-                    return
-            raise Held(f"{lost}; no deployment of {target.commit} has appeared", "Resume when Railway answers again.")
-
-    def _shows_up(self) -> bool:
-        """Whether a new deployment of the target's commit appears in Railway's list."""
-        window = Deadline(min(_PAUSES_TO_SHOW_UP * self._interval, self._deadline.left()))
-        for _attempt in window.attempts(self._interval / 5, longest=self._interval):
-            state = self._look()
-            if state and self._results(state):
-                return True
-        if self._unread:
-            question = f"Did Railway make a new deployment of commit {self._decision.target.commit}?"
-            raise Unknown(f"{self._unread}. {question}", "Look, then resume.")
-        return False
-
-    def wait_until_live(self) -> Deployment:
-        """The new deployment of the target's commit, once Railway lists it as the live one."""
-        seen = "nothing"
-        for _attempt in self._deadline.attempts(self._interval / 5, longest=self._interval):
-            state = self._look()
-            if state is None:
-                continue
-            restored = self._restored_in(state)
-            if restored:
-                return restored
-            new = ", ".join(map(str, state.arrived(self._decision.known))) or "no new deployment"
-            seen = f"{new}; live is {state.live or 'nothing'}"
-        late = f"not live within {self._deadline.seconds:g} s; last seen: {seen}"
-        if self._unread:
-            raise Unknown(f"{self._unread}; {late}. Which deployment is live?", "Look, then resume.")
-        raise Held(late, "Look at the service, then resume.")
-
-    def _look(self) -> State | None:
-        """The state; None where it cannot be read just now."""
-        try:
-            state = self._service.recent()
-        except RollbackError as error:
-            self._unread = str(error)
-            return None
-        self._unread = ""
-        return state
-
-    def _results(self, state: State) -> list[Deployment]:
-        """What has arrived since the decision and is of the target's commit."""
-        return [one for one in state.arrived(self._decision.known) if one.commit == self._decision.target.commit]
-
-    def _restored_in(self, state: State) -> Deployment | None:
-        """The live deployment if it results from the decision; None while one may become it. Held if none will."""
-        ours, live = self._results(state), state.live
-        if live and live.id not in self._decision.known:
-            if live.commit != self._decision.target.commit:
-                raise Held(f"{live} went live over the rollback", "Stop further deployments, then start again.")
-            return None if any(one.in_flight for one in ours) else live
-        if ours and all(one.status in ENDED_BADLY for one in ours):
-            why = f": {ours[0].diagnosis}" if ours[0].diagnosis else ""
-            raise Held(f"{ours[0]} did not become live{why}; live is {live or 'nothing'}", "Choose another target.")
-        return None
-
-
-def was_interrupted(run: Run) -> bool:
-    """Whether the run's record says that the mutation may have been sent, and not how that ended."""
-    journal = Journal(os.path.join(run.state_dir, "journal", f"{run.id}.jsonl"))
-    kinds = [entry["kind"] for entry in journal.entries() if entry["step"] == STEP]
-    return kinds[-1:] == ["intent"]
+def order(delivery: Delivery, service: Service, decision: Decision, run: Run) -> None:
+    target, method = decision.target, decision.method
+    intent = {"method": method, "target": target.id, "commit": target.commit}
+    delivery.order(run, STEP, intent, lambda: service.order(method, target))
 
 
 def report(service: Service, decision: Decision) -> dict[str, Any]:
@@ -464,26 +361,13 @@ def diff(result: dict[str, Any]) -> dict[str, Any]:
 
 def checked(params: dict[str, Any]) -> None:
     """BadInput for values that the argument specification lets through."""
-    validate.url(params["api_url"], "api_url")
-    validate.positive(params["timeout"], "timeout")
-    if not 0 < params["poll_interval"] <= params["timeout"]:
-        raise BadInput(f"poll_interval: {params['poll_interval']} is not above 0 and at most timeout")
+    check_place(params)
     if params["deployment"] is not None:
         validate.identifier(params["deployment"], "deployment")
     if params["commit"] is not None:
         validate.commit(params["commit"])
     for commit in params["avoid"]:
         validate.commit(commit, "avoid")
-    if params["token_type"] == "account":
-        for name in ("project", "environment"):
-            if not params[name]:
-                raise BadInput(f"{name}: an account token needs the name or id of the {name}")
-
-
-def service_of(params: dict[str, Any], deadline: Deadline) -> Service:
-    token = read_secret(params["token_file"], "token_file")
-    client = Client(params["api_url"], token, params["token_type"], deadline)
-    return Service(client, client.locate(params["project"], params["environment"], params["service"]))
 
 
 def wish_of(params: dict[str, Any], service: Service, state: State) -> Wish:
@@ -502,28 +386,21 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     decision = decide(state, wish_of(params, service, state))
     result = report(service, decision)
     if result["changed"] and not module.check_mode:
-        rollback = Rollback(service, decision, deadline, params["poll_interval"])
+        delivery = Delivery(service, Wanted(decision.target.commit, decision.known), deadline, params["poll_interval"])
         if not decision.adopted:
-            rollback.order(Run.of(params["run"]))
-        result["restored"] = rollback.wait_until_live().shown()
+            order(delivery, service, decision, Run.of(params["run"]))
+        result["restored"] = delivery.wait_until_live().shown()
     return {**result, "diff": diff(result)}
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "api_url": {"type": "str", "default": "https://backboard.railway.com/graphql/v2"},
-            "token_file": {"type": "path", "required": True, "no_log": False},
-            "token_type": {"type": "str", "choices": ["account", "project"], "required": True, "no_log": False},
-            "project": {"type": "str"},
-            "environment": {"type": "str"},
-            "service": {"type": "str", "required": True},
+            **PLACE_ARGUMENTS,
             "deployment": {"type": "str"},
             "commit": {"type": "str"},
             "avoid": {"type": "list", "elements": "str", "default": []},
             "fallback": {"type": "str", "choices": ["redeploy", "none"], "default": "none"},
-            "timeout": {"type": "int", "default": 300},
-            "poll_interval": {"type": "float", "default": 5},
             "run": RUN_ARGUMENT,
         },
         mutually_exclusive=[("deployment", "commit")],

@@ -242,6 +242,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.marketsage.rollback.plugins.module_utils import errors, marks, validate
+from ansible_collections.marketsage.rollback.plugins.module_utils.command import with_variables, words
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
 from ansible_collections.marketsage.rollback.plugins.module_utils.releases import (
     ID_LENGTH,
@@ -257,8 +258,7 @@ def releases_of(parameters: dict[str, Any]) -> Releases:
     root = _existing_directory(parameters["root"], "root")
     _existing_directory(os.path.join(root, "releases"), "root")
     for path in parameters["required"]:
-        if not path or path.startswith("/") or ".." in path.split("/"):
-            raise errors.BadInput(f"required: {path!r} is not a path inside a release, such as dist/main.js")
+        validate.relative_path(path, "required")
     return Releases(root, parameters["required"])
 
 
@@ -335,12 +335,9 @@ def built(module: AnsibleModule) -> dict[str, Any]:
 
 
 def recipe_of(parameters: dict[str, Any]) -> Recipe:
-    commands = parameters["build"]
-    if not all(command and all(isinstance(word, str) for word in command) for command in commands):
-        raise errors.BadInput("build: each command is a list of words, such as [npm, run, build]")
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "USER", "LANG") if name in os.environ}
-    given = {str(name): str(value) for name, value in parameters["environment"].items()}
-    return Recipe(commands, {**kept, **given}, Deadline(validate.positive(parameters["timeout"], "timeout")))
+    commands = [words(command, "build") for command in parameters["build"]]
+    deadline = Deadline(validate.positive(parameters["timeout"], "timeout"))
+    return Recipe(commands, with_variables(parameters["environment"]), deadline)
 
 
 def pinned_commit(parameters: dict[str, Any], repository: Repository) -> str:
