@@ -6,13 +6,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Callable
 
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held
 
 _OUTPUT_LINES = 10
+_WATCH_SECONDS = 5
 
 
 def kept_environment() -> dict[str, str]:
@@ -33,18 +35,28 @@ def words(command: Any, name: str) -> list[str]:
 
 
 def execute(
-    name: str, command: list[str], directory: str, environment: dict[str, str], deadline: Deadline
+    name: str,
+    command: list[str],
+    directory: str,
+    environment: dict[str, str],
+    deadline: Deadline,
+    *,
+    pass_fds: Sequence[int] = (),
+    watch: Callable[[], None] | None = None,
 ) -> tuple[int, str]:
-    """Exit code and output; Held, with the parameter's name, where it cannot be run or does not end in time."""
+    """Exit code and output; Held, with the parameter's name, where it cannot be run or does not end in time.
+
+    `watch` is called every few seconds until it ends.
+    """
     try:
         process = subprocess.Popen(
             command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
-        )
+            stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True, pass_fds=pass_fds,
+        )  # fmt: skip
     except OSError as error:
         raise Held(f"{name}: {command[0]} cannot be run ({error.strerror})") from None
     try:
-        output, _none = process.communicate(timeout=deadline.left())
+        output = _output(process, deadline, watch)
     except subprocess.TimeoutExpired:
         limit = f"{deadline.seconds:g} s"
         raise Held(f"{name}: {command[0]} did not end within {limit} and was killed") from None
@@ -52,6 +64,15 @@ def execute(
         # Also what outlives its parent: nothing may write into a release that is finished or given up.
         _kill_group(process)
     return process.returncode, output
+
+
+def _output(process: subprocess.Popen[str], deadline: Deadline, watch: Callable[[], None] | None) -> str:
+    while watch and deadline.left() > _WATCH_SECONDS:
+        try:
+            return process.communicate(timeout=_WATCH_SECONDS)[0]
+        except subprocess.TimeoutExpired:
+            watch()
+    return process.communicate(timeout=deadline.left())[0]
 
 
 def tail(output: str) -> str:

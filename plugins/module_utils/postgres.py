@@ -86,7 +86,9 @@ def databases(connection: Any) -> dict[str, dict[str, Any]]:
     """Every database of the server with all columns of pg_database, as this version of PostgreSQL has them."""
     query = (
         "SELECT datname, to_jsonb(d) || jsonb_build_object('owner', pg_get_userbyid(datdba),"
-        " 'encoding', pg_encoding_to_char(encoding), 'oid', oid::bigint) FROM pg_database d"
+        " 'encoding', pg_encoding_to_char(encoding), 'oid', d.oid::bigint, 'tablespace', spcname,"
+        " 'comment', shobj_description(d.oid, 'pg_database'))"
+        " FROM pg_database d JOIN pg_tablespace t ON t.oid = dattablespace"
     )
     return dict(connection.execute(query).fetchall())
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 
 
 class _Exit(BaseException):
@@ -41,6 +42,10 @@ class _Module:
 
     def warn(self, warning: str) -> None:
         self._warnings.append(warning)
+
+    def log(self, message: str) -> None:
+        """What a module of its own process writes into the system's log is shown at once."""
+        Display().display(message)
 
     def exit_json(self, **result: Any) -> NoReturn:
         raise _Exit({"changed": False, "warnings": self._warnings, **result})
