@@ -106,6 +106,7 @@ def _make_directory(layout: Layout) -> None:
         directory.mkdir(mode=0o700)
     for name in _SECRETS:
         deploy.write_private(layout.secrets / name, secrets.token_urlsafe(24) + "\n")
+    deploy.write_private(layout.secrets / "redis_url", f"redis://127.0.0.1:{layout.port('redis')}/0\n")
     deploy.write_private(layout.secrets / "database_url", f"{layout.database_url}?schema=public\n")
 
 

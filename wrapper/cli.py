@@ -26,6 +26,14 @@ _REASON = click.option("-r", "--reason", required=True, help="Why, in one line; 
 _TO = click.option("--to", metavar="RELEASE", help="The release to go back to, instead of the last good one.")
 _INSTEAD_OF = click.option("--instead-of", metavar="RUN", help="Take the place of a held or interrupted run.")
 _ANYWAY = click.option("--anyway", is_flag=True, help="Roll back although the severity prefers to fix forward.")
+_WORDS = click.option(
+    "-e",
+    "--extra-vars",
+    "words",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A variable of the procedure, such as sessions_user=dana@example.com.",
+)
 
 
 class _LazyGroup(click.Group):
@@ -56,6 +64,7 @@ def _request(
     to: str | None = None,
     instead_of: str | None = None,
     anyway: bool = False,
+    words: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """The operator's words, checked, as the playbooks' variables."""
     try:
@@ -66,6 +75,7 @@ def _request(
             "severity": validate.severity(severity),
             "reason": validate.reason(reason),
             "anyway": anyway,
+            **_words(service, words),
         }
         if to:
             request["to"] = validate.ref(to)
@@ -74,6 +84,17 @@ def _request(
         return request
     except RollbackError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def _words(service: str, words: tuple[str, ...]) -> dict[str, str]:
+    """The variables of a procedure that the operator set."""
+    allowed = policy.words(service)
+    said = dict(word.partition("=")[::2] for word in words)
+    for name in said:
+        if name not in allowed:
+            known = ", ".join(allowed) or "none"
+            raise click.BadParameter(f"extra-vars: {name!r} is no variable of {service}; it has {known}")
+    return said
 
 
 def _launch(procedure: str, inventory: Path, variables: dict[str, Any], check: bool, as_json: bool) -> Any:
@@ -105,14 +126,15 @@ def _launch(procedure: str, inventory: Path, variables: dict[str, Any], check: b
 @_TO
 @_INSTEAD_OF
 @_ANYWAY
+@_WORDS
 @_INVENTORY
 @_JSON
-def plan(service: str, inventory: Path, as_json: bool, **words: Any) -> None:
+def plan(service: str, inventory: Path, as_json: bool, **said: Any) -> None:
     """Show what rolling back SERVICE would change; change nothing.
 
-    SERVICE is backend, frontend or full_system.
+    SERVICE is backend, frontend, full_system or sessions.
     """
-    _progress, code = _launch(service, inventory, _request(service, **words), True, as_json)
+    _progress, code = _launch(service, inventory, _request(service, **said), True, as_json)
     sys.exit(code)
 
 
@@ -123,15 +145,16 @@ def plan(service: str, inventory: Path, as_json: bool, **words: Any) -> None:
 @_TO
 @_INSTEAD_OF
 @_ANYWAY
+@_WORDS
 @click.option("-y", "--yes", is_flag=True, help="Do not ask, whatever the severity.")
 @_INVENTORY
 @_JSON
-def run(service: str, yes: bool, inventory: Path, as_json: bool, **words: Any) -> None:
+def run(service: str, yes: bool, inventory: Path, as_json: bool, **said: Any) -> None:
     """Roll SERVICE back: P0 at once, otherwise after showing the plan and asking.
 
-    SERVICE is backend, frontend or full_system.
+    SERVICE is backend, frontend, full_system or sessions.
     """
-    request = _request(service, **words)
+    request = _request(service, **said)
     if policy.severity(request["severity"])["rollback"] != "at_once" and not yes:
         request["expected_hash"] = _confirmed(service, inventory, request, as_json)
     _progress, code = _launch(service, inventory, request, False, as_json)

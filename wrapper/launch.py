@@ -1,6 +1,7 @@
 """The one door to ansible-runner: a playbook in a process of its own, its events handed on as they come."""
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import ansible_runner
-import yaml
 from ansible_collections.marketsage.rollback.wrapper.policy import COLLECTION
 
 _KEPT_VARIABLES = (
@@ -21,15 +21,10 @@ _KEPT_VARIABLES = (
 Handler = Callable[[dict[str, Any]], None]
 
 
-class _Unsafe(str):
-    """An operator's word: Ansible must never take it for a template."""
-
-
-class _Dumper(yaml.SafeDumper):
-    pass
-
-
-_Dumper.add_representer(_Unsafe, lambda dumper, value: dumper.represent_scalar("!unsafe", str(value)))
+def as_variables_file(variables: dict[str, Any]) -> str:
+    """Variables as a file for Ansible, whatever an operator wrote: no template, and a text of digits stays a text."""
+    # JSON is YAML; a tag on each single text would have it read as a number or a time where it looks like one.
+    return f"!unsafe {json.dumps(variables, ensure_ascii=False)}\n"
 
 
 def environment() -> dict[str, str]:
@@ -57,7 +52,7 @@ def run_playbook(playbook: Path, inventory: Path, variables: dict[str, Any], che
     private = Path(tempfile.mkdtemp(prefix="rollback-"))
     try:
         variables_file = private / "variables.yml"
-        variables_file.write_text(yaml.dump(_marked_unsafe(variables), Dumper=_Dumper))
+        variables_file.write_text(as_variables_file(variables))
         runner = ansible_runner.run(
             private_data_dir=str(private),
             playbook=str(playbook),
@@ -71,10 +66,6 @@ def run_playbook(playbook: Path, inventory: Path, variables: dict[str, Any], che
     finally:
         shutil.rmtree(private, ignore_errors=True)
     return int(runner.rc)
-
-
-def _marked_unsafe(variables: dict[str, Any]) -> dict[str, Any]:
-    return {key: _Unsafe(value) if isinstance(value, str) else value for key, value in variables.items()}
 
 
 def _keeping_nothing(handler: Handler) -> Callable[[dict[str, Any]], bool]:

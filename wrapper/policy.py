@@ -18,10 +18,16 @@ def _data(name: str) -> dict[str, Any]:
     return data
 
 
-def procedures() -> dict[str, dict[str, str]]:
-    """What can be rolled back: name -> {title, playbook}."""
-    procedures: dict[str, dict[str, str]] = _data("services")["rollback_procedures"]
+def procedures() -> dict[str, dict[str, Any]]:
+    """What can be rolled back: name -> {title, playbook, words where it has some}."""
+    procedures: dict[str, dict[str, Any]] = _data("services")["rollback_procedures"]
     return procedures
+
+
+def words(procedure: str) -> list[str]:
+    """What an operator may say about a procedure beside severity, reason and target: names of its variables."""
+    words: list[str] = _data("services")["rollback_procedures"][procedure].get("words", [])
+    return words
 
 
 def severity(name: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.marketsage.rollback.plugins.module_utils import marks, planning, validate
+from ansible_collections.marketsage.rollback.plugins.module_utils import marks, planning, session_planning, validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
@@ -68,6 +68,9 @@ def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
         plan["instead_of"] = validate.run_id(arguments["instead_of"], "instead_of")
     plan["balancers"] = planning.balancers_for(plan, arguments["balancers"])
     plan["databases"] = planning.databases_for(plan, arguments["hosts"].get("database", []))
+    plan.update(
+        session_planning.part(arguments["session_scope"], arguments["session_stores"], arguments["signed_sessions"])
+    )
     return plan
 
 
@@ -76,7 +79,7 @@ def run_to_go_on_with(control: Control, arguments: dict[str, Any]) -> str | None
     if arguments["instead_of"] and not arguments["run_id"]:
         return None
     if not arguments["run_id"]:
-        asked = ("environment", "procedure", "severity", "reason")
+        asked = ("environment", "procedure", "severity", "reason", "session_scope")
         return control.interrupted(control_action.operator(), {key: arguments[key] for key in asked})
     run_id = validate.run_id(arguments["run_id"])
     if not arguments["severity"] and control.plan(run_id) is None:
@@ -111,6 +114,9 @@ class ActionModule(control_action.ControlAction):
         "balancers": {"type": "dict", "required": True},
         "reports": {"type": "dict", "required": True},
         "schema_verdicts": {"type": "dict"},
+        "session_scope": session_planning.SCOPE_ARGUMENT,
+        "session_stores": {"type": "dict", "default": {}},
+        "signed_sessions": {"type": "list", "elements": "dict", "default": []},
     }
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -118,6 +124,7 @@ class ActionModule(control_action.ControlAction):
         run_id = run_to_go_on_with(control, arguments)
         pinned = pinned_plan(control, run_id) if run_id else None
         plan = pinned or resolve(arguments)
+        counted = [] if pinned else session_planning.counted(arguments["session_stores"])
         plan_hash = planning.plan_hash(plan)
         if arguments["expected_hash"] and arguments["expected_hash"] != plan_hash:
             raise Refused(
@@ -130,5 +137,5 @@ class ActionModule(control_action.ControlAction):
             "plan": plan,
             "hash": plan_hash,
             "pinned": bool(pinned),
-            "summary": planning.summary(plan),
+            "summary": planning.summary(plan) + counted,
         }

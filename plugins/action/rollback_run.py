@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from ansible_collections.marketsage.rollback.plugins.module_utils import marks, planning, validate
+from ansible_collections.marketsage.rollback.plugins.module_utils import marks, planning, session_planning, validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control, new_run_id
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import now
@@ -20,7 +20,7 @@ def open_run(control: Control, plan: dict[str, Any], run_id: str | None, check_m
     if run_id and control.outcome(run_id):
         return {"changed": False, "status": "finished", "run": None, "outcome": control.outcome(run_id)}
     pinned = (run_id and control.plan(run_id)) or plan
-    if not planning.changed_services(pinned):
+    if not planning.changes_something(pinned):
         return {"changed": False, "status": "nothing", "run": None, "plan": pinned}
     status = "resumed" if run_id and control.plan(run_id) else "new"
     if check_mode:
@@ -71,6 +71,7 @@ def close_run(control: Control, run: Run, reports: dict[str, Any]) -> dict[str, 
         marks.mark(control.marks_file, service, proven, "good", by=run.id, reason="passed the health gate")
     held = control.holder() or {}
     outcome = {"state": "done", "exit_code": 0, "run": run.id, "opened": held.get("since"), "closed": now()}
+    outcome["left_to_do"] = session_planning.left_to_do(plan)
     control.release(run.id, run.fence, outcome)
     return {"changed": True, "outcome": outcome}
 

@@ -48,7 +48,8 @@ class Ending:
         """The end state and the next step, for a human; nothing where nothing was decided."""
         code = self.exit_code()
         if self.closed:
-            return [f"DONE: {self.closed['run']}: the gate passed and traffic is on"]
+            done = f"DONE: {self.closed['run']}: the gate passed and traffic is on"
+            return [done, *(f"BY HAND: {step}" for step in self.closed.get("left_to_do", []))]
         if code is None:
             return ["DONE: nothing to change"] if self.status == "nothing" else []
         failure = self.failure or {"host": "localhost", "msg": "ended before its last step", "advice": ""}

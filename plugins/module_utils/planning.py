@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.marketsage.rollback.plugins.module_utils import session_planning
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import digest
 
@@ -185,6 +186,10 @@ def changed_services(plan: dict[str, Any]) -> list[str]:
     return [service for service, part in plan["services"].items() if part["action"] == "rollback"]
 
 
+def changes_something(plan: dict[str, Any]) -> bool:
+    return bool(changed_services(plan) or plan.get("session_stores"))
+
+
 def planned_hosts(plan: dict[str, Any]) -> list[dict[str, Any]]:
     """Each host that the plan changes, with the groups by which plays name it."""
     groups: dict[str, list[str]] = {}
@@ -194,6 +199,8 @@ def planned_hosts(plan: dict[str, Any]) -> list[dict[str, Any]]:
     for kind in ("balancer", "database"):
         for host in plan[f"{kind}s"]:
             groups.setdefault(host, []).append(f"planned_{kind}")
+    for host in plan.get("session_stores", []):
+        groups.setdefault(host, []).append("planned_sessions")
     return [{"name": host, "groups": names} for host, names in groups.items()]
 
 
@@ -208,6 +215,9 @@ def verify_reports(plan: dict[str, Any], reports: dict[str, Any]) -> list[str]:
                 complaints.append(f"{host}: {report.get('msg') or 'no gate result'}")
             elif report.get("release") != part["to"]["release"]:
                 complaints.append(f"{host}: answers as {report.get('release')}, planned is {part['to']['release']}")
+    for host in plan.get("session_stores", []):
+        if not (reports.get(host) or {}).get("passed"):
+            complaints.append(f"{host}: the sessions in scope are not proved to be gone")
     return complaints
 
 
@@ -238,8 +248,9 @@ def summary(plan: dict[str, Any]) -> list[str]:
         for part in plan["services"].values()
         if part.get("schema")
     ]
+    lines += session_planning.summary(plan)
     page = f"maintenance page on {', '.join(plan['balancers'])} meanwhile" if plan["balancers"] else "no page needed"
-    return [*lines, f"traffic: {page}" if changed_services(plan) else "nothing to change"]
+    return [*lines, f"traffic: {page}" if changes_something(plan) else "nothing to change"]
 
 
 def _schema_line(schema: dict[str, Any]) -> str:

@@ -52,7 +52,7 @@ class Run:
         os.makedirs(os.path.join(self.state_dir, "journal"), mode=0o700, exist_ok=True)
         with locked(os.path.join(self.state_dir, "lock"), _LOCK_SECONDS):
             self._check_fence()
-            journal = Journal(os.path.join(self.state_dir, "journal", f"{self.id}.jsonl"))
+            journal = self._journal()
             journal.append(self.id, self.fence, step, "intent", intent)
             change = Change()
             try:
@@ -61,6 +61,13 @@ class Run:
                 journal.append(self.id, self.fence, step, "failed", {"error": str(error)})
                 raise
             journal.append(self.id, self.fence, step, "outcome", change.outcome)
+
+    def has_begun(self, step: str) -> bool:
+        """Whether this run has meant to take that step on this host already, before it was interrupted."""
+        return any(entry["step"] == step for entry in self._journal().entries())
+
+    def _journal(self) -> Journal:
+        return Journal(os.path.join(self.state_dir, "journal", f"{self.id}.jsonl"))
 
     def _check_fence(self) -> None:
         path = os.path.join(self.state_dir, "fence.json")

