@@ -12,6 +12,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.journal import
 from ansible_collections.marketsage.rollback.plugins.modules import postgres_backup
 from databases import SCHEMA, TOOLS, Boundary, Production, boundaries, run_killed, writing
 
+
 @pytest.fixture
 def production(database_url: str) -> Iterator[Production]:
     production = Production(database_url)

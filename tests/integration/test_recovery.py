@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from ansible_collections.marketsage.rollback.plugins.module_utils import (
     backups,
@@ -84,7 +83,8 @@ def world(
     production.execute(SCHEMA)
     production.on_server(f'ALTER DATABASE "{production.name}" CONNECTION LIMIT 17')
     production.on_server(f"ALTER DATABASE \"{production.name}\" SET work_mem = '9MB'")
-    production.on_server(f'ALTER ROLE {production.role} IN DATABASE "{production.name}" SET search_path = public, other')
+    role = f'ROLE {production.role} IN DATABASE "{production.name}"'
+    production.on_server(f"ALTER {role} SET search_path = public, other")
     production.on_server(f'REVOKE TEMPORARY ON DATABASE "{production.name}" FROM PUBLIC')
     production.on_server(f'GRANT CONNECT ON DATABASE "{production.name}" TO pg_monitor WITH GRANT OPTION')
     production.on_server(f"COMMENT ON DATABASE \"{production.name}\" IS 'the shop''s'")
@@ -193,7 +193,8 @@ def test_the_applications_own_check_is_asked_and_believed(world: World, tmp_path
     world.fence("fenced")
     world.steps("restored")
     asked = {"verify_dir": str(tmp_path)}
-    held = world.recover("verified", verify_command=[sys.executable, "-c", "raise SystemExit('7 are invalid')"], **asked)
+    complaint = [sys.executable, "-c", "raise SystemExit('7 are invalid')"]
+    held = world.recover("verified", verify_command=complaint, **asked)
     assert held["exit_code"] == 20
     assert "7 are invalid" in held["msg"]
     assert world.recover("live")["exit_code"] == 3
