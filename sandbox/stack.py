@@ -70,7 +70,8 @@ def running(directory: Path) -> Layout:
 
 
 def _require(layout: Layout, parts: Iterable[str]) -> None:
-    if ended := [part for part in parts if processes.find(layout, part) is None]:
+    expected = set(parts) - (set() if layout.prometheus.exists() else {"prometheus"})
+    if ended := [part for part in PARTS if part in expected and processes.find(layout, part) is None]:
         raise SandboxError(f"{layout.directory}: {', '.join(ended)} not running; run: rollback sandbox down, then up")
 
 
@@ -119,6 +120,7 @@ def _bring_up(layout: Layout, say: Say) -> None:
         "HAProxy runs": servers.start_haproxy,
         "Railway runs": servers.start_railway,
         "the sink runs": servers.start_sink,
+        "Prometheus runs": servers.start_prometheus,
     }
     _side_by_side(layout, say, starts)
     build.prebuild(layout.origin, {service: list(HISTORY) for service in SERVICES})
@@ -131,12 +133,11 @@ def _bring_up(layout: Layout, say: Say) -> None:
     say("contacts, sessions and other keys are there")
 
 
-def _side_by_side(layout: Layout, say: Say, works: Mapping[str, Callable[[Layout], None]]) -> None:
-    """Do all of `works` at the same time, telling each as it is done; the failure of any is raised."""
+def _side_by_side(layout: Layout, say: Say, works: Mapping[str, Callable[[Layout], str | None]]) -> None:
+    """Do all of `works` at the same time, telling each as it is done, or what it has to tell; any failure is raised."""
 
     def do(what: str) -> None:
-        works[what](layout)
-        say(what)
+        say(works[what](layout) or what)
 
     with ThreadPoolExecutor(len(works)) as pool:
         list(pool.map(do, works))

@@ -11,7 +11,7 @@ from ansible_collections.marketsage.rollback.sandbox import processes
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, Layout
 
 # In the order in which they are ended: what serves first, what it serves from last.
-PARTS = ("haproxy", "railway", *HOSTS, "redis", "postgres", "sink")
+PARTS = ("prometheus", "haproxy", "railway", *HOSTS, "redis", "postgres", "sink")
 _ID_DIGITS = 12
 # Enough connections to meet every worker of a cluster that takes turns.
 _ASKS = 4
