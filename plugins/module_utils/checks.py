@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, MarketSage
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Checks described as data: HTTP requests made one after the other, what each must answer, and what to clean up."""
+"""Checks described as data: HTTP requests, what each must answer and what to clean up, or one of the other probes."""
 from __future__ import annotations
 
 import time
@@ -8,9 +8,10 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ansible_collections.marketsage.rollback.plugins.module_utils import api
+from ansible_collections.marketsage.rollback.plugins.module_utils import api, probes
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
-from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError, Unknown
+from ansible_collections.marketsage.rollback.plugins.module_utils.probes import CheckFailed
 
 _ANY_STATUS = tuple(range(100, 600))
 _MOST_THREADS = 16
@@ -31,11 +32,9 @@ CHECK_OPTIONS = {
     "timeout": {"type": "float", "default": 5.0},
     "requests": {"type": "list", "elements": "dict", "default": [], "options": REQUEST_OPTIONS},
     "cleanup": {"type": "list", "elements": "dict", "default": [], "options": REQUEST_OPTIONS},
+    **{kind: {"type": "dict", "options": options} for kind, (_probe, options) in probes.PROBES.items()},
 }
-
-
-class CheckFailed(RollbackError):
-    """A request was answered otherwise than the check expects."""
+PASSED, FAILED, UNKNOWN = "passed", "failed", "unknown"
 
 
 def filled(value: Any, known: dict[str, str]) -> Any:
@@ -82,19 +81,15 @@ def _compare_and_save(asked: str, answer: Any, request: dict[str, Any], known: d
 
 
 def run_check(check: dict[str, Any], secrets: dict[str, str]) -> dict[str, Any]:
-    """Run one check to its end, clean-up included: name, required, status (passed or failed), evidence, seconds."""
-    given = {**secrets, "unique": uuid.uuid4().hex}
-    known = dict(given)
+    """Run one check to its end: name, required, status (passed, failed or unknown), evidence, seconds."""
     began = time.monotonic()
-    status = "passed"
-    evidence = ""
+    kind = probes.kind_of(check)
     try:
-        for request in check["requests"]:
-            evidence = make_request(request, known, check["timeout"])
+        status, evidence = PASSED, _probed(kind, check, secrets)
+    except Unknown as error:
+        status, evidence = UNKNOWN, str(error)
     except RollbackError as error:
-        status, evidence = "failed", str(error)
-    if set(known) != set(given):
-        status, evidence = _clean_up(check, known, status, evidence)
+        status, evidence = FAILED, str(error)
     return {
         "name": check["name"],
         "required": check["required"],
@@ -110,13 +105,36 @@ def _without_secrets(text: str, secrets: dict[str, str]) -> str:
     return text
 
 
-def _clean_up(check: dict[str, Any], known: dict[str, str], status: str, evidence: str) -> tuple[str, str]:
+def _probed(kind: str, check: dict[str, Any], secrets: dict[str, str]) -> str:
+    """The evidence that a check passed; raises what speaks against it."""
+    if kind == "requests":
+        return _request_all(check, {**secrets, "unique": uuid.uuid4().hex})
+    probe, _options = probes.PROBES[kind]
+    return probe(probes.Asked({"name": check["name"], **check[kind]}, secrets, check["timeout"]))
+
+
+def _request_all(check: dict[str, Any], known: dict[str, str]) -> str:
+    """Make the requests in their order and, once one has saved anything, those that clean up, whatever happens."""
+    given = set(known)
+    evidence = ""
+    try:
+        for request in check["requests"]:
+            evidence = make_request(request, known, check["timeout"])
+    except RollbackError as error:
+        evidence = str(error)
+        raise
+    finally:
+        if set(known) != given:
+            _clean_up(check, known, evidence)
+    return evidence
+
+
+def _clean_up(check: dict[str, Any], known: dict[str, str], evidence: str) -> None:
     try:
         for request in check["cleanup"]:
             make_request(request, known, check["timeout"])
     except RollbackError as error:
-        return "failed", f"{evidence}; clean-up: {error}"
-    return status, evidence
+        raise CheckFailed(f"{evidence}; clean-up: {error}") from None
 
 
 def run_checks(checks: list[dict[str, Any]], secrets: dict[str, str]) -> list[dict[str, Any]]:
@@ -130,7 +148,7 @@ def run_checks(checks: list[dict[str, Any]], secrets: dict[str, str]) -> list[di
 def passed(results: list[dict[str, Any]]) -> bool:
     """Whether every required check passed; nothing checked is not a pass."""
     required = [result for result in results if result["required"]]
-    return bool(required) and all(result["status"] == "passed" for result in required)
+    return bool(required) and all(result["status"] == PASSED for result in required)
 
 
 def gate(

@@ -9,8 +9,11 @@ short_description: Pass only when a service proves its health several times in a
 version_added: 0.1.0
 description:
   - Makes all checks at the same time, again and again, until every required one has passed O(passes) times in a row.
-  - A check is one or more HTTP requests made one after the other. Each is a real request whose answer is read;
-    a status, a part of the body and values of a JSON answer can be expected.
+  - A check is of one kind. Most are HTTP requests made one after the other. Each is a real request whose answer is
+    read; a status, a part of the body and values of a JSON answer can be expected. The others ask a database, Redis,
+    Prometheus, a server's certificate, a command or, in a real browser, the pages themselves.
+  - A check passes, fails, or is unknown, as where Prometheus has no sample or no browser is installed. A required check
+    that is unknown keeps the gate closed.
   - With O(release) the service must also say that it is this release, in the answer of the process that serves it.
   - No check at all is a failure.
 options:
@@ -78,6 +81,131 @@ options:
         elements: dict
         default: []
         suboptions: *request
+      sql:
+        description: A query to PostgreSQL, in a transaction that cannot write.
+        type: dict
+        suboptions:
+          url_file:
+            description: The private file with Prisma's database URL.
+            type: path
+            required: true
+          query:
+            description: The query.
+            type: str
+            required: true
+          equals:
+            description: What its first value must be, as text.
+            type: str
+            required: true
+      redis:
+        description: Redis must answer.
+        type: dict
+        suboptions:
+          url_file:
+            description: The private file with its URL, such as C(redis://127.0.0.1:6379).
+            type: path
+            required: true
+          keys:
+            description: A pattern of keys that are counted by SCAN.
+            type: str
+          at_least:
+            description: How many keys there must be.
+            type: int
+            default: 0
+      prometheus:
+        description: A query that gives one number. None is unknown.
+        type: dict
+        suboptions:
+          url:
+            description: Prometheus' address. Without one the check is unknown.
+            type: str
+          query:
+            description:
+              - The query, in PromQL. How fresh samples are can be asked, as by C(time(\) - min(timestamp(up\)\)).
+            type: str
+            required: true
+          at_least:
+            description: The smallest number that is right.
+            type: float
+          at_most:
+            description: The largest number that is right.
+            type: float
+      certificate:
+        description: What a server shows for a host name must be valid.
+        type: dict
+        suboptions:
+          host:
+            description: The host name, asked for by SNI.
+            type: str
+            required: true
+          port:
+            description: The port.
+            type: int
+            default: 443
+          address:
+            description: Where to connect to, if not to the host name's own address.
+            type: str
+          ca_file:
+            description: Certificates to trust instead of the system's.
+            type: path
+          days:
+            description: For how many more days it must be valid.
+            type: int
+            default: 7
+      command:
+        description: A command, run without a shell, with the secrets in its environment.
+        type: dict
+        suboptions:
+          argv:
+            description: Its words.
+            type: list
+            elements: str
+            required: true
+          chdir:
+            description: The directory to run it in.
+            type: path
+          environment:
+            description: Its variables; it gets no others but the secrets.
+            type: dict
+            default: {}
+          code:
+            description: The exit code that is right.
+            type: int
+            default: 0
+      browser:
+        description:
+          - The path that a user takes, in headless Chromium. Errors in the console, exceptions of the page, failed
+            requests and answers from 500 up fail it. Without a browser it is unknown.
+        type: dict
+        suboptions:
+          steps:
+            description: What the user does and sees, each step one of the following.
+            type: list
+            elements: dict
+            required: true
+            suboptions:
+              open:
+                description: A URL to open.
+                type: str
+              fill:
+                description: A CSS selector of a field to fill with O(checks[].browser.steps[].value).
+                type: str
+              value:
+                description: What to fill in; V(<name>) as in O(checks[].requests[].url).
+                type: str
+              click:
+                description: A CSS selector of what to click.
+                type: str
+              see:
+                description: Text that the page must show.
+                type: str
+          resolve:
+            description: Host names and the addresses to use for them.
+            type: dict
+            default: {}
+          screenshots:
+            description: The directory in which a picture of the last page is kept.
+            type: path
   release:
     description: The release id that the service must say it is.
     type: str
@@ -119,6 +247,10 @@ attributes:
     description: Where it runs.
     support: full
     platforms: posix
+requirements:
+  - psycopg >= 3, for checks of the kind C(sql)
+  - redis, for checks of the kind C(redis)
+  - playwright and a Chromium, for checks of the kind C(browser)
 author:
   - MarketSage (@marketsage)
 """
@@ -170,7 +302,7 @@ results:
       description: Whether the gate depends on it.
       type: bool
     status:
-      description: V(passed) or V(failed).
+      description: V(passed), V(failed) or V(unknown).
       type: str
     evidence:
       description: What was asked and answered.
