@@ -10,13 +10,20 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError, Unknown
 from ansible_collections.marketsage.rollback.plugins.module_utils.library import library
 
+# Where this collection is imported from, which Ansible's own loader does not tell other processes.
+_COLLECTIONS = os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 5))
+_START_SECONDS = 30
+# What comes after a page has loaded, such as a script that runs late.
+_SETTLE_MILLISECONDS = 500
 _NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 # Nothing but the pages themselves is to be asked for.
 _FLAGS = [
@@ -60,15 +67,21 @@ def walk(wanted: dict[str, Any], secrets: dict[str, str], timeout: float) -> tup
         raise Unknown("no browser is installed (chromium)")
     order = {**wanted, "secrets": secrets, "timeout": timeout, "executable": executable}
     command = [sys.executable, "-m", __name__]
-    path = {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    path = {"PYTHONPATH": os.pathsep.join(entry for entry in (_COLLECTIONS, *sys.path) if entry)}
+    process = subprocess.Popen(
+        command, env={**os.environ, **path}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
     try:
-        done = subprocess.run(
-            command, input=json.dumps(order).encode(), env={**os.environ, **path}, capture_output=True,
-            timeout=timeout * 2 + 30, check=False,
-        )  # fmt: skip
-        answer = json.loads(done.stdout)
+        said, _nothing = process.communicate(json.dumps(order).encode(), timeout * 2 + _START_SECONDS)
+        answer = json.loads(said)
     except (subprocess.TimeoutExpired, ValueError):
         raise Unknown("the browser gave no answer") from None
+    finally:
+        # The browser's own processes outlive it when it is ended.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     if "unknown" in answer:
         raise Unknown(answer["unknown"])
     return answer["complaints"], answer["screenshot"]
@@ -93,7 +106,9 @@ def _walk(order: dict[str, Any]) -> dict[str, Any]:
         try:
             for step in order["steps"]:
                 _take(page, step, order["secrets"], api)
-            page.wait_for_load_state("networkidle")
+                page.wait_for_timeout(_SETTLE_MILLISECONDS)
+                if complaints:
+                    break
         except (api.Error, AssertionError) as error:
             complaints.append(_first_line(error))
         shot = _picture(page, order)
@@ -113,10 +128,15 @@ def _heard(page: Any) -> list[str]:
         if response.status >= 500:
             complaints.append(f"{response.url} answered {response.status}")
 
+    def failed(request: Any) -> None:
+        # A request that its own page gives up, when it is left, is no failure.
+        if request.failure != "net::ERR_ABORTED":
+            complaints.append(f"failed request: {request.url}")
+
     page.on("console", said)
     page.on("response", answered)
     page.on("pageerror", lambda error: complaints.append(f"the page throws: {_first_line(error)}"))
-    page.on("requestfailed", lambda request: complaints.append(f"failed request: {request.url}"))
+    page.on("requestfailed", failed)
     return complaints
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ansible_collections.marketsage.rollback.plugins.module_utils import api, probes
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError, Unknown
+from ansible_collections.marketsage.rollback.plugins.module_utils.library import Missing
 from ansible_collections.marketsage.rollback.plugins.module_utils.probes import CheckFailed
 
 _ANY_STATUS = tuple(range(100, 600))
@@ -86,7 +87,7 @@ def run_check(check: dict[str, Any], secrets: dict[str, str]) -> dict[str, Any]:
     kind = probes.kind_of(check)
     try:
         status, evidence = PASSED, _probed(kind, check, secrets)
-    except Unknown as error:
+    except (Unknown, Missing) as error:
         status, evidence = UNKNOWN, str(error)
     except RollbackError as error:
         status, evidence = FAILED, str(error)

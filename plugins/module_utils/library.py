@@ -10,9 +10,13 @@ from ansible.module_utils.basic import missing_required_lib
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError
 
 
+class Missing(RollbackError):
+    """A library is not installed."""
+
+
 def library(name: str, needed_for: str) -> Any:
-    """The module `name`; RollbackError that says how to get it where it is not installed."""
+    """The module `name`; Missing, which says how to get it where it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise RollbackError(missing_required_lib(name, reason=needed_for)) from None
+        raise Missing(missing_required_lib(name, reason=needed_for)) from None

@@ -6,17 +6,17 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import subprocess
 import time
 from typing import Any, Callable, NamedTuple
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import browser, prisma, prometheus, validate
-from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, RollbackError, Unknown
+from ansible_collections.marketsage.rollback.plugins.module_utils import command as configured
+from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held, RollbackError, Unknown
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import read_secret
 from ansible_collections.marketsage.rollback.plugins.module_utils.library import library
 
 _SECONDS_A_DAY = 86400
-_SHOWN_CHARACTERS = 200
 
 
 class CheckFailed(RollbackError):
@@ -97,21 +97,17 @@ def certificate(asked: Asked) -> str:
 
 def command(asked: Asked) -> str:
     """A command without a shell; secrets go into its environment."""
-    argv = asked.wanted["argv"]
-    environment = {name: str(value) for name, value in asked.wanted["environment"].items()}
+    argv, wanted = asked.wanted["argv"], asked.wanted["code"]
+    environment = configured.with_variables({**asked.wanted["environment"], **asked.secrets})
     try:
-        done = subprocess.run(
-            argv, cwd=asked.wanted["chdir"], env={**environment, **asked.secrets}, timeout=asked.timeout,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise CheckFailed(f"{argv[0]} has not ended within {asked.timeout:g} s") from None
-    except OSError as error:
-        raise Unknown(f"{argv[0]} cannot be run ({error.strerror})") from None
-    said = " ".join(done.stdout.decode(errors="replace").split())[-_SHOWN_CHARACTERS:]
-    if done.returncode != asked.wanted["code"]:
-        raise CheckFailed(f"{argv[0]} exited with {done.returncode}, expected {asked.wanted['code']}: {said}")
-    return f"{argv[0]} exited with {done.returncode}"
+        code, output = configured.execute(
+            "command", argv, asked.wanted["chdir"] or "/", environment, Deadline(asked.timeout)
+        )
+    except Held as error:
+        raise Unknown(str(error)) from None
+    if code != wanted:
+        raise CheckFailed(f"{argv[0]} exited with {code}, expected {wanted}: {configured.tail(output)}")
+    return f"{argv[0]} exited with {code}"
 
 
 def look(asked: Asked) -> str:

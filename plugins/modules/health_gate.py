@@ -165,7 +165,7 @@ options:
             description: The directory to run it in.
             type: path
           environment:
-            description: Its variables; it gets no others but the secrets.
+            description: Its variables, beside PATH, HOME, USER, LANG and the secrets.
             type: dict
             default: {}
           code:
@@ -336,8 +336,20 @@ def release_check(release: str, url: str, headers: dict[str, str]) -> dict[str, 
     return {"name": f"is release {release}", "required": True, "timeout": 5.0, "requests": [request], "cleanup": []}
 
 
-def open_gate(params: dict[str, Any]) -> dict[str, Any]:
-    """Run the gate; Unhealthy with every failed check when it does not open."""
+class Closed(Unhealthy):
+    """The gate did not open; tells the result of every check too."""
+
+    def __init__(self, message: str, results: list[dict[str, Any]]) -> None:
+        super().__init__(message)
+        self._results = results
+
+    def result(self) -> dict[str, Any]:
+        return {**super().result(), "results": self._results}
+
+
+def open_gate(module: AnsibleModule) -> dict[str, Any]:
+    """Run the gate; Closed with every check that did not pass when it does not open."""
+    params = module.params
     secrets = {name: read_secret(path, f"secret_files.{name}") for name, path in params["secret_files"].items()}
     wanted = list(params["checks"])
     if params["release"]:
@@ -346,8 +358,11 @@ def open_gate(params: dict[str, Any]) -> dict[str, Any]:
     deadline = Deadline(params["timeout"])
     in_a_row, results = checks.gate(wanted, secrets, passes, params["interval"], deadline)
     opened = in_a_row == passes
-    if not opened and params["fail"]:
-        raise Unhealthy(why_closed(results, in_a_row, passes))
+    if not opened:
+        why = why_closed(results, in_a_row, passes)
+        if params["fail"]:
+            raise Closed(why, results)
+        module.warn(why)
     proved = params["release"] if opened else ""
     return {"changed": False, "passed": opened, "release": proved or "", "passes": in_a_row, "results": results}
 
@@ -373,7 +388,7 @@ def main() -> None:
         },
         required_by={"release": ["release_url"]},
     )
-    finish(module, lambda module: open_gate(module.params))
+    finish(module, open_gate)
 
 
 if __name__ == "__main__":
