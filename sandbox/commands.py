@@ -123,8 +123,9 @@ def break_(scenario: str | None, directory: Path, as_json: bool) -> None:
         )
         return
     result = scenarios.break_(stack.running(directory.absolute()), scenario, _steps())
-    live = ", ".join(f"{service} {one['ref']} ({one['release']})" for service, one in result["deployed"].items())
-    _show(result, as_json, f"Broken, {result['severity']}: {live} is live.")
+    live = [f"{service} {one['ref']} ({one['release']}) is live" for service, one in result["deployed"].items()]
+    told = ", ".join([*(live or result["seen"]), f"{result['acknowledged']} rows acknowledged meanwhile"])
+    _show(result, as_json, f"Broken, {result['severity']}: {told}.")
 
 
 @sandbox.command()

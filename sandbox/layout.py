@@ -103,7 +103,16 @@ class Layout:
 
     @property
     def database_url(self) -> str:
+        """The application's, whose role owns the database and nothing else."""
         return f"postgresql://marketsage@127.0.0.1:{self.port('postgres')}/marketsage"
+
+    @property
+    def admin_database_url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port('postgres')}/marketsage"
+
+    @property
+    def backups(self) -> Path:
+        return self.directory / "backups"
 
 
 PORTS = {

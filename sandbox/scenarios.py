@@ -2,10 +2,11 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import httpx
 import psycopg
 import redis
 import yaml
+from ansible_collections.marketsage.rollback.sandbox import processes
 from ansible_collections.marketsage.rollback.sandbox.build import Release
 from ansible_collections.marketsage.rollback.sandbox.deploy import LOGIN_EMAIL, deploy, secret
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, Layout
@@ -22,6 +24,7 @@ from ansible_collections.marketsage.rollback.sandbox.processes import BadInput, 
 _REQUESTS_PER_SECOND = 30
 _SECONDS_BEFORE_AND_AFTER = 1.0
 _SYMPTOM_SECONDS = 20
+_BACKUP_SECONDS = 180
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,10 @@ class Scenario:
     name: str
     description: str
     severity: str
-    deploys: Mapping[str, str]
     symptoms: tuple[str, ...]
+    deploys: Mapping[str, str] = field(default_factory=dict)
+    backup: bool = False
+    job: str = ""
 
 
 def all_scenarios() -> dict[str, Scenario]:
@@ -47,13 +52,22 @@ def find(name: str) -> Scenario:
 
 
 def break_(layout: Layout, name: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """Deploy what a scenario deploys, with requests and writes going on, until its symptoms are seen."""
+    """Deploy what a scenario deploys, with requests and writes going on, until its symptoms are seen.
+
+    A backup, where the scenario has one, is taken before the first of these writes.
+    """
     scenario = find(name)
+    if scenario.backup:
+        _back_up(layout)
+        say("a proven backup is taken, as every night")
     with Load(layout, rate=_REQUESTS_PER_SECOND) as load:
         time.sleep(_SECONDS_BEFORE_AND_AFTER)
         with ThreadPoolExecutor() as pool:
             releases = list(pool.map(lambda one: deploy(layout, *one), scenario.deploys.items()))
-        say(f"deployed: {', '.join(f'{release.service} {release.ref}' for release in releases)}")
+        for release in releases:
+            say(f"deployed: {release.service} {release.ref}")
+        if scenario.job:
+            _run_job(layout, scenario.job)
         for symptom in scenario.symptoms:
             _await_symptom(layout, symptom, {release.service: release for release in releases})
         say(f"seen: {scenario.description}")
@@ -64,7 +78,18 @@ def break_(layout: Layout, name: str, say: Callable[[str], None]) -> dict[str, A
         "deployed": {release.service: {"release": release.id, "ref": release.ref} for release in releases},
         "seen": list(scenario.symptoms),
         "requests": load.record.result()["kinds"],
+        "acknowledged": len(load.record.acknowledged),
     }
+
+
+def _back_up(layout: Layout) -> None:
+    command = [str(Path(sys.executable).with_name("rollback")), "run", "backup", "-s", "P0", "-r", "nightly backup"]
+    processes.run(layout, "backup", command, seconds=_BACKUP_SECONDS, extra={"ROLLBACK_SANDBOX": str(layout.directory)})
+
+
+def _run_job(layout: Layout, statement: str) -> None:
+    with psycopg.connect(layout.database_url, connect_timeout=5) as database:
+        database.execute(statement)
 
 
 def _await_symptom(layout: Layout, symptom: str, releases: Mapping[str, Release]) -> None:
@@ -145,6 +170,13 @@ def _proxy_finds_nothing(_: Layout, front: httpx.Client, releases: Mapping[str, 
     return (proxied.status_code, direct.status_code) == (404, 200) and _is_from(releases["frontend"], page)
 
 
+def _addresses_are_overwritten(layout: Layout, front: httpx.Client, _: Mapping[str, Release]) -> bool:
+    """Contacts have no address any more, while the API is well."""
+    with psycopg.connect(layout.database_url, connect_timeout=5) as database:
+        damaged = database.execute("SELECT count(*) FROM \"Contact\" WHERE email NOT LIKE '%@%'").fetchone()
+    return damaged != (0,) and _get(front, "api", "/api/v2/health/db").status_code == 200
+
+
 def _page_writes_to_the_console(_: Layout, front: httpx.Client, releases: Mapping[str, Release]) -> bool:
     """One of the page's scripts has what is written; only a browser would show it written."""
     page = _get(front, "app", "/")
@@ -163,6 +195,7 @@ SYMPTOMS: dict[str, Callable[[Layout, httpx.Client, Mapping[str, Release]], bool
     "admin": _admin_portal_is_gone,
     "admin_pages": _admin_pages_fail,
     "proxy": _proxy_finds_nothing,
+    "damage": _addresses_are_overwritten,
     "console": _page_writes_to_the_console,
 }
 

@@ -51,7 +51,7 @@ def restore_database(layout: Layout) -> None:
         for (name,) in names.fetchall():
             server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
     servers.create_database(layout)
-    _run(layout, "pg_restore", "--exit-on-error", "--dbname", layout.database_url, str(_dump(layout)))
+    _run(layout, "pg_restore", "--exit-on-error", "--dbname", layout.admin_database_url, str(_dump(layout)))
 
 
 def _dump(layout: Layout) -> Path:

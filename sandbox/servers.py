@@ -27,7 +27,7 @@ MAINTENANCE_OFF = "all off\nmessage MarketSage is being repaired. Please try aga
 
 def start_postgres(layout: Layout) -> None:
     data = layout.directory / "postgres"
-    initdb = [*_as_ordinary_user(), postgres_tool("initdb"), "-D", str(data), "-U", "marketsage"]
+    initdb = [*_as_ordinary_user(), postgres_tool("initdb"), "-D", str(data), "-U", "postgres"]
     options = ["--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"]
     processes.run(layout, "postgres", [*initdb, *options], seconds=30)
     settings = {"port": layout.port("postgres"), "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
@@ -36,6 +36,8 @@ def start_postgres(layout: Layout) -> None:
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     command = [*_as_ordinary_user(), postgres_tool("postgres"), "-D", str(data), *options]
     processes.start(layout, "postgres", command, lambda: _postgres_answers(layout))
+    with maintenance_connection(layout) as server:
+        server.execute("CREATE ROLE marketsage LOGIN")
     create_database(layout)
 
 
@@ -64,13 +66,13 @@ def _postgres_answers(layout: Layout) -> bool:
 
 def maintenance_connection(layout: Layout) -> psycopg.Connection:
     """A connection for commands about databases, which belongs to none of the application's."""
-    address = layout.database_url.rpartition("/")[0] + "/postgres"
+    address = layout.admin_database_url.rpartition("/")[0] + "/postgres"
     return psycopg.connect(address, connect_timeout=5, autocommit=True)
 
 
 def create_database(layout: Layout) -> None:
     with maintenance_connection(layout) as server:
-        server.execute("CREATE DATABASE marketsage")
+        server.execute("CREATE DATABASE marketsage OWNER marketsage")
 
 
 def start_redis(layout: Layout) -> None:

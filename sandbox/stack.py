@@ -109,6 +109,8 @@ def _make_directory(layout: Layout) -> None:
         deploy.write_private(layout.secrets / name, secrets.token_urlsafe(24) + "\n")
     deploy.write_private(layout.secrets / "redis_url", f"redis://127.0.0.1:{layout.port('redis')}/0\n")
     deploy.write_private(layout.secrets / "database_url", f"{layout.database_url}?schema=public\n")
+    deploy.write_private(layout.secrets / "admin_database_url", f"{layout.admin_database_url}\n")
+    (layout.directory / "postgres_bin").write_text(str(Path(servers.postgres_tool("pg_dump")).parent))
 
 
 def _bring_up(layout: Layout, say: Say) -> None:
@@ -219,6 +221,7 @@ def _reset_frontend(layout: Layout) -> None:
 
 def _reset_control(layout: Layout) -> None:
     shutil.rmtree(layout.control)
+    shutil.rmtree(layout.backups, ignore_errors=True)
     layout.control.mkdir(mode=0o700)
     _write_marks(layout)
 

@@ -132,7 +132,7 @@ def _launch(procedure: str, inventory: Path, variables: dict[str, Any], check: b
 def plan(service: str, inventory: Path, as_json: bool, **said: Any) -> None:
     """Show what rolling back SERVICE would change; change nothing.
 
-    SERVICE is backend, frontend, full_system or sessions.
+    SERVICE is backend, frontend, full_system, data_recovery, backup or sessions.
     """
     _progress, code = _launch(service, inventory, _request(service, **said), True, as_json)
     sys.exit(code)
@@ -152,7 +152,7 @@ def plan(service: str, inventory: Path, as_json: bool, **said: Any) -> None:
 def run(service: str, yes: bool, inventory: Path, as_json: bool, **said: Any) -> None:
     """Roll SERVICE back: P0 at once, otherwise after showing the plan and asking.
 
-    SERVICE is backend, frontend, full_system or sessions.
+    SERVICE is backend, frontend, full_system, data_recovery, backup or sessions.
     """
     request = _request(service, **said)
     if policy.severity(request["severity"])["rollback"] != "at_once" and not yes:
@@ -175,9 +175,10 @@ def _confirmed(service: str, inventory: Path, request: dict[str, Any], as_json: 
 
 @main.command()
 @click.argument("run_id", metavar="RUN")
+@_WORDS
 @_INVENTORY
 @_JSON
-def resume(run_id: str, inventory: Path, as_json: bool) -> None:
+def resume(run_id: str, words: tuple[str, ...], inventory: Path, as_json: bool) -> None:
     """Go on with the interrupted or held RUN, with the plan that it pinned."""
     try:
         procedure = validate.run_id(run_id).split("-")[1]
@@ -185,7 +186,8 @@ def resume(run_id: str, inventory: Path, as_json: bool) -> None:
         raise click.BadParameter(str(error)) from None
     if procedure not in policy.procedures():
         raise click.BadParameter(f"run_id: {run_id} is a run of {procedure!r}, which this version does not know")
-    _progress, code = _launch(procedure, inventory, {"run_id": run_id}, False, as_json)
+    said = {"run_id": run_id, **_words(procedure, words)}
+    _progress, code = _launch(procedure, inventory, said, False, as_json)
     sys.exit(code)
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.marketsage.rollback.plugins.module_utils import marks, planning, session_planning, validate
+from ansible_collections.marketsage.rollback.plugins.module_utils import (
+    marks,
+    planning,
+    recovery_planning,
+    session_planning,
+    validate,
+)
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
@@ -43,27 +49,18 @@ def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
     unknown = [service for service in services if service not in arguments["catalogue"]]
     if unknown:
         raise BadInput(f"services: {', '.join(unknown)} is not in the catalogue ({', '.join(arguments['catalogue'])})")
-    wanted = wanted_for(services, arguments["to"])
-    known = marks.load(Control(arguments["control_dir"]).marks_file)
+    recovery = recovery_planning.part(arguments["recovery"], arguments["accept_loss"], arguments["anyway"])
     plan = {
         "version": PLAN_VERSION,
         "environment": arguments["environment"],
         "procedure": validate.identifier(arguments["procedure"], "procedure"),
         "severity": severity,
         "reason": validate.reason(arguments["reason"]),
-        "services": {
-            service: planning.plan_service(
-                service,
-                arguments["catalogue"][service],
-                hosts=arguments["hosts"].get(service, []),
-                reports=arguments["reports"],
-                marks=known,
-                wanted=wanted.get(service),
-                verdicts=arguments["schema_verdicts"],
-            )
-            for service in services
-        },
+        "services": kept_services(arguments, recovery) if recovery else services_to_roll_back(arguments),
+        **recovery,
     }
+    if arguments["takes_backup"]:
+        plan["takes_backup"] = True
     if arguments["instead_of"]:
         plan["instead_of"] = validate.run_id(arguments["instead_of"], "instead_of")
     plan["balancers"] = planning.balancers_for(plan, arguments["balancers"])
@@ -72,6 +69,37 @@ def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
         session_planning.part(arguments["session_scope"], arguments["session_stores"], arguments["signed_sessions"])
     )
     return plan
+
+
+def services_to_roll_back(arguments: dict[str, Any]) -> dict[str, Any]:
+    wanted = wanted_for(arguments["services"], arguments["to"])
+    known = marks.load(Control(arguments["control_dir"]).marks_file)
+    return {
+        service: planning.plan_service(
+            service,
+            arguments["catalogue"][service],
+            hosts=arguments["hosts"].get(service, []),
+            reports=arguments["reports"],
+            marks=known,
+            wanted=wanted.get(service),
+            verdicts=arguments["schema_verdicts"],
+        )
+        for service in arguments["services"]
+    }
+
+
+def kept_services(arguments: dict[str, Any], recovery: dict[str, Any]) -> dict[str, Any]:
+    """The services whose data goes back, while their releases stay."""
+    return {
+        service: planning.keep_service(
+            service,
+            arguments["catalogue"][service],
+            hosts=arguments["hosts"].get(service, []),
+            reports=arguments["reports"],
+            stays=not recovery_planning.restores(recovery),
+        )
+        for service in arguments["services"]
+    }
 
 
 def run_to_go_on_with(control: Control, arguments: dict[str, Any]) -> str | None:
@@ -116,6 +144,9 @@ class ActionModule(control_action.ControlAction):
         "schema_verdicts": {"type": "dict"},
         "session_scope": session_planning.SCOPE_ARGUMENT,
         "session_stores": {"type": "dict", "default": {}},
+        "recovery": {"type": "dict"},
+        "accept_loss": {"type": "str", "default": ""},
+        "takes_backup": {"type": "bool", "default": False},
         "signed_sessions": {"type": "list", "elements": "dict", "default": []},
     }
 
@@ -124,7 +155,10 @@ class ActionModule(control_action.ControlAction):
         run_id = run_to_go_on_with(control, arguments)
         pinned = pinned_plan(control, run_id) if run_id else None
         plan = pinned or resolve(arguments)
+        found = None if pinned else arguments["recovery"]
         counted = [] if pinned else session_planning.counted(arguments["session_stores"])
+        writes_on = arguments["policy"]["severities"][plan["severity"]]["response_time"]
+        counted += recovery_planning.counted(plan, found, writes_on)
         plan_hash = planning.plan_hash(plan)
         if arguments["expected_hash"] and arguments["expected_hash"] != plan_hash:
             raise Refused(
@@ -137,5 +171,7 @@ class ActionModule(control_action.ControlAction):
             "plan": plan,
             "hash": plan_hash,
             "pinned": bool(pinned),
+            "schema_on": plan["databases"] if planning.schema_goes_back(plan) and not pinned else [],
             "summary": planning.summary(plan) + counted,
+            "refusal": recovery_planning.refusal(plan, found, writes_on),
         }

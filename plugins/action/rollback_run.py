@@ -8,13 +8,16 @@ from typing import Any, ClassVar
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import marks, planning, session_planning, validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control, new_run_id
-from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held
+from ansible_collections.marketsage.rollback.plugins.module_utils.ending import ABORTED
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held, Refused
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import now
 from ansible_collections.marketsage.rollback.plugins.module_utils.run import Run
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
 
 
-def open_run(control: Control, plan: dict[str, Any], run_id: str | None, check_mode: bool) -> dict[str, Any]:
+def open_run(
+    control: Control, plan: dict[str, Any], run_id: str | None, check_mode: bool, refusal: dict[str, Any] | None
+) -> dict[str, Any]:
     """Take the lock for a new run, or again for an interrupted one; a finished run stays finished."""
     control.refuse_other_holder(run_id, plan.get("instead_of"))
     if run_id and control.outcome(run_id):
@@ -25,6 +28,8 @@ def open_run(control: Control, plan: dict[str, Any], run_id: str | None, check_m
     status = "resumed" if run_id and control.plan(run_id) else "new"
     if check_mode:
         return {"changed": True, "status": status, "run": None, "plan": pinned}
+    if refusal and status == "new":
+        raise Refused(refusal["msg"], refusal["advice"])
     record = control.acquire(run_id or new_run_id(plan["procedure"]), pinned, control_action.operator(), os.getppid())
     run = {"id": record["run"], "fence": record["fence"]}
     return {
@@ -58,7 +63,7 @@ def gate_run(control: Control, run: Run, reports: dict[str, Any]) -> dict[str, A
     return {"changed": False, "passed": sorted(reports)}
 
 
-def close_run(control: Control, run: Run, reports: dict[str, Any]) -> dict[str, Any]:
+def close_run(control: Control, run: Run, reports: dict[str, Any], given_up: bool) -> dict[str, Any]:
     """Mark what was left as bad and what is live as good, write the outcome, free the lock."""
     plan = of_open_run(control, run)
     gate_run(control, run, reports)
@@ -70,7 +75,8 @@ def close_run(control: Control, run: Run, reports: dict[str, Any]) -> dict[str, 
         proven = part["to"]["commit"]
         marks.mark(control.marks_file, service, proven, "good", by=run.id, reason="passed the health gate")
     held = control.holder() or {}
-    outcome = {"state": "done", "exit_code": 0, "run": run.id, "opened": held.get("since"), "closed": now()}
+    end = {"state": "aborted", "exit_code": ABORTED} if given_up else {"state": "done", "exit_code": 0}
+    outcome = {**end, "run": run.id, "opened": held.get("since"), "closed": now()}
     outcome["left_to_do"] = session_planning.left_to_do(plan)
     control.release(run.id, run.fence, outcome)
     return {"changed": True, "outcome": outcome}
@@ -87,6 +93,8 @@ class ActionModule(control_action.ControlAction):
             "options": {"id": {"type": "str", "required": True}, "fence": {"type": "int", "required": True}},
         },
         "reports": {"type": "dict"},
+        "refusal": {"type": "dict"},
+        "given_up": {"type": "bool", "default": False},
     }
     REQUIRED_IF: ClassVar[list[Any]] = [
         ("state", "opened", ["plan"]),
@@ -100,7 +108,8 @@ class ActionModule(control_action.ControlAction):
             return {"changed": False, "holder": control.holder(), "marks": marks.load(control.marks_file)}
         if arguments["state"] == "opened":
             run_id = arguments["run_id"] and validate.run_id(arguments["run_id"])
-            return open_run(control, arguments["plan"], run_id, self._task.check_mode)
+            return open_run(control, arguments["plan"], run_id, self._task.check_mode, arguments["refusal"])
         run = Run(arguments["run"]["id"], arguments["run"]["fence"], control.directory)
-        finish = gate_run if arguments["state"] == "gated" else close_run
-        return finish(control, run, arguments["reports"])
+        if arguments["state"] == "gated":
+            return gate_run(control, run, arguments["reports"])
+        return close_run(control, run, arguments["reports"], arguments["given_up"])

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 HELD = 20
+ABORTED = 21
 UNKNOWN = 30
 NAMES = {0: "DONE", 1: "FAILED", 2: "BAD INPUT", 3: "REFUSED", 5: "UNHEALTHY", HELD: "HELD", UNKNOWN: "UNKNOWN"}
 
@@ -48,8 +49,7 @@ class Ending:
         """The end state and the next step, for a human; nothing where nothing was decided."""
         code = self.exit_code()
         if self.closed:
-            done = f"DONE: {self.closed['run']}: the gate passed and traffic is on"
-            return [done, *(f"BY HAND: {step}" for step in self.closed.get("left_to_do", []))]
+            return [_closed(self.closed), *(f"BY HAND: {step}" for step in self.closed.get("left_to_do", []))]
         if code is None:
             return ["DONE: nothing to change"] if self.status == "nothing" else []
         failure = self.failure or {"host": "localhost", "msg": "ended before its last step", "advice": ""}
@@ -60,3 +60,9 @@ class Ending:
             lines.append(f"NEXT: when that is mended: rollback resume {self.run['id']}")
             lines.append(f"      or choose another release: --to RELEASE --instead-of {self.run['id']}")
         return lines
+
+
+def _closed(outcome: dict[str, Any]) -> str:
+    if outcome["exit_code"] == ABORTED:
+        return f"ABORTED: {outcome['run']}: given up as asked; everything is as it was before, and traffic is on"
+    return f"DONE: {outcome['run']}: the gate passed and traffic is on"

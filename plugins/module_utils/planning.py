@@ -5,12 +5,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.marketsage.rollback.plugins.module_utils import session_planning
+from ansible_collections.marketsage.rollback.plugins.module_utils import recovery_planning, session_planning
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import digest
 
 # Whether a verdict on the schema asks for it to be rolled back too; a release with any other verdict is no target.
 SCHEMA_ROLLBACK = {"equal": False, "additive": False, "destructive": True}
+
+
+# What is said of a service whose release stays.
+KEPT = {"none": ", it is the last good release", "keep": ""}
 
 
 def mark_of(marks: dict[str, Any], service: str, commit: str) -> str | None:
@@ -171,6 +175,17 @@ def plan_service(
     return part
 
 
+def keep_service(
+    service: str, settings: dict[str, Any], *, hosts: list[str], reports: dict[str, Any], stays: bool
+) -> dict[str, Any]:
+    """The part of a service whose release stays: its traffic is stopped, and it is proved again, unless all `stays`."""
+    live = live_releases(reports_of(service, hosts, reports))
+    if len(live) != 1:
+        raise Refused(f"{service}: {len(live)} releases are live, so it is not known which one to prove")
+    part = {"hosts": hosts, "from": [pinned(live[0])], "to": pinned(live[0])}
+    return {**part, "action": "none" if stays else "keep", "stop_traffic": settings["stop_traffic"] and not stays}
+
+
 def _is_built(report: dict[str, Any], target: dict[str, Any]) -> bool:
     """Whether a host has a build of the target; a platform's deployments need none."""
     known = [*report["candidates"], *([report["live"]] if report["live"] else [])]
@@ -186,14 +201,19 @@ def changed_services(plan: dict[str, Any]) -> list[str]:
     return [service for service, part in plan["services"].items() if part["action"] == "rollback"]
 
 
+def gated_services(plan: dict[str, Any]) -> list[str]:
+    """Those that must prove their planned release, changed or not."""
+    return [service for service, part in plan["services"].items() if part["action"] in ("rollback", "keep")]
+
+
 def changes_something(plan: dict[str, Any]) -> bool:
-    return bool(changed_services(plan) or plan.get("session_stores"))
+    return bool(changed_services(plan) or plan.get("session_stores") or recovery_planning.needs_database(plan))
 
 
 def planned_hosts(plan: dict[str, Any]) -> list[dict[str, Any]]:
     """Each host that the plan changes, with the groups by which plays name it."""
     groups: dict[str, list[str]] = {}
-    for service in changed_services(plan):
+    for service in gated_services(plan):
         for host in plan["services"][service]["hosts"]:
             groups.setdefault(host, []).append(f"planned_{service}")
     for kind in ("balancer", "database"):
@@ -206,8 +226,8 @@ def planned_hosts(plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 def verify_reports(plan: dict[str, Any], reports: dict[str, Any]) -> list[str]:
     """What speaks against success: a line for each planned host that did not prove the planned release."""
-    complaints = []
-    for service in changed_services(plan):
+    complaints = recovery_planning.complaints(plan, reports)
+    for service in gated_services(plan):
         part = plan["services"][service]
         for host in part["hosts"]:
             report = reports.get(host) or {}
@@ -233,9 +253,15 @@ def balancers_for(plan: dict[str, Any], reports: dict[str, dict[str, Any]]) -> l
     return list(reports)
 
 
+def schema_goes_back(plan: dict[str, Any]) -> bool:
+    return any(part.get("schema", {}).get("rollback") for part in plan["services"].values())
+
+
 def databases_for(plan: dict[str, Any], databases: list[str]) -> list[str]:
-    """The host from which the schema is rolled back, where the plan asks for that."""
-    asked = any(part.get("schema", {}).get("rollback") for part in plan["services"].values())
+    """The host from which the schema is rolled back, or the data is saved or restored, where the plan asks for that."""
+    asked = schema_goes_back(plan) or recovery_planning.needs_database(plan)
+    if asked and not databases:
+        raise Refused("database: its group has no host in the inventory")
     return databases[:1] if asked else []
 
 
@@ -248,7 +274,7 @@ def summary(plan: dict[str, Any]) -> list[str]:
         for part in plan["services"].values()
         if part.get("schema")
     ]
-    lines += session_planning.summary(plan)
+    lines += session_planning.summary(plan) + recovery_planning.summary(plan)
     page = f"maintenance page on {', '.join(plan['balancers'])} meanwhile" if plan["balancers"] else "no page needed"
     return [*lines, f"traffic: {page}" if changes_something(plan) else "nothing to change"]
 
@@ -260,8 +286,8 @@ def _schema_line(schema: dict[str, Any]) -> str:
 
 def _service_line(service: str, part: dict[str, Any]) -> str:
     live = ", ".join(name_of(release) for release in part["from"])
-    if part["action"] == "none":
-        return f"{service}: {live} stays, it is the last good release"
+    if part["action"] in KEPT:
+        return f"{service}: {live} stays{KEPT[part['action']]}"
     method = f" by {part['method']}" if part.get("method") else ""
     built = f", built first on {', '.join(part['build'])}" if part.get("build") else ""
     return f"{service}: {live} -> {name_of(part['to'])}{method} on {', '.join(part['hosts'])}{built}"

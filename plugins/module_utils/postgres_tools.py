@@ -76,7 +76,7 @@ def size_of(directory: str) -> int:
 
 
 def megabytes(size: float) -> str:
-    return f"{size / 1e6:.1f} MB"
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def _escaped(password: str) -> str:

@@ -377,8 +377,8 @@ def refuse_unagreed(subject: Subject, backup: backups.Backup, lost: data_loss.Lo
         run_id = Run.of(subject.params["run"]).id
         raise Held(
             f"{data_loss.sentence(lost)}; that was not agreed to. Are they to be given up?",
-            f"rollback resume {run_id} --accept-loss {data_loss.proposal(lost, name)} (nothing is written meanwhile); "
-            f"or leave the database as it is: rollback resume {run_id} --give-up",
+            f"rollback resume {run_id} -e accept_loss={data_loss.proposal(lost, name)} (nothing is written meanwhile); "
+            f"or leave the database as it is: rollback resume {run_id} -e give_up=true",
         )
 
 

@@ -115,6 +115,20 @@ options:
     type: list
     elements: dict
     default: []
+  recovery:
+    description:
+      - What M(marketsage.rollback.postgres_recovery) compared, where the data goes back to a backup. The releases of
+        O(services) stay then, but their traffic is stopped, and they are proved again.
+      - A database that was restored from the same backup already stays as it is, unless O(anyway).
+    type: dict
+  accept_loss:
+    description: The agreement to lose rows by that, as RV(refusal) proposes it.
+    type: str
+    default: ""
+  takes_backup:
+    description: Whether a backup of the database is taken.
+    type: bool
+    default: false
 attributes:
   action:
     description: Runs on the controller.
@@ -172,5 +186,14 @@ summary:
   description: The plan in lines for a human.
   type: list
   elements: str
+  returned: success
+schema_on:
+  description: The hosts on which it is worked out how the schema goes back; none where the plan is pinned already.
+  type: list
+  elements: str
+  returned: success
+refusal:
+  description: Why the plan is not begun (C(msg)) and what to say so that it is (C(advice)); null where it may be begun.
+  type: dict
   returned: success
 """

@@ -48,6 +48,13 @@ options:
   reports:
     description: What M(marketsage.rollback.health_gate) returned on each planned host.
     type: dict
+  refusal:
+    description: Why a new run is not opened, as M(marketsage.rollback.rollback_plan) returned it.
+    type: dict
+  given_up:
+    description: Whether the run is closed because the operator gave it up, so that everything is as it was.
+    type: bool
+    default: false
 attributes:
   action:
     description: Runs on the controller.

@@ -142,7 +142,7 @@ def test_loss_that_was_not_agreed_to_is_held_until_it_is(world: World) -> None:
         held = world.recover("live", backup=world.backup["id"], accept_loss=said)
         assert held["exit_code"] == 20
         assert "2 rows that were acknowledged after the backup" in held["msg"]
-        assert f"--accept-loss 2@{world.backup['id']}" in held["advice"]
+        assert f"-e accept_loss=2@{world.backup['id']}" in held["advice"]
     assert world.ids() == {1, 2}
     world.steps("live", backup=world.backup["id"], accept_loss=f"2@{world.backup['id']}")
     assert world.ids() == set()

@@ -75,7 +75,9 @@ def test_every_step_of_every_procedure_has_a_budget() -> None:
     for name in policy.procedures():
         named = set(policy.steps(policy.playbook(name)))
         assert named <= set(policy.budgets())
-        assert {"Read what is live", "Verify health", "Close the run"} <= named
+        assert {"Read what is live", "Close the run"} <= named
+        # A backup is nothing that users could meet.
+        assert "Verify health" in named or name == "backup"
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.04, "0 s"), (7.44, "7.4 s"), (30, "30 s"), (245, "4:05")])
