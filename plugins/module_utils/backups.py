@@ -36,6 +36,7 @@ _MANIFEST = "manifest.json"
 _UNFINISHED = ".taking-"
 _SHOWN = (
     "id", "database", "taken_at", "proven_at", "size", "sha256", "wal_position", "server_version", "run", "tables",
+    "point_in_time",
 )  # fmt: skip
 _SNAPSHOT = """
 SELECT pg_export_snapshot(), now(), current_setting('server_version'),
@@ -140,16 +141,20 @@ def new_id(database: str) -> str:
     return f"{name[:40]}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{os.urandom(2).hex()}"
 
 
-def take(server: postgres.Server, store: Store, tools: Tools, name: str, run_id: str) -> Backup:
-    """Take a backup, prove it, and give it its name; nothing is left of one that fails."""
+def take(server: postgres.Server, store: Store, tools: Tools, origin: dict[str, Any]) -> Backup:
+    """Take a backup, prove it, and give it its name; nothing is left of one that fails.
+
+    `origin` goes into the manifest: its id, the run, and what else is to be said of where it comes from.
+    """
+    name = origin["id"]
     store.discard_unfinished()
     unfinished = os.path.join(store.directory, _UNFINISHED + name)
     os.makedirs(os.path.join(unfinished, "keys"), mode=0o700)
     try:
         with server.connect() as administration:
             postgres_tools.end_orphans(administration, server.database)
-        origin = {"version": 1, "id": name, "run": run_id, "database": server.database}
-        manifest = {**origin, **_dump(server, tools, unfinished), **_sealed(unfinished)}
+        made = {"version": 1, "database": server.database, "point_in_time": None, **_dump(server, tools, unfinished)}
+        manifest = {**made, **_sealed(unfinished), **origin}
         prove(server, tools, Backup(unfinished, manifest))
         manifest["proven_at"] = now()
         write_atomically(os.path.join(unfinished, _MANIFEST), canonical(manifest))

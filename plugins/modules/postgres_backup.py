@@ -47,6 +47,37 @@ options:
     description: How many tables are dumped and restored at the same time.
     type: int
     default: 2
+  point_in_time:
+    description:
+      - With O(state=taken), the time (ISO 8601, with its zone) at which the database is wanted, instead of now.
+      - pgBackRest restores the whole cluster as it was then into a side cluster, which nobody else can reach, and the
+        one database is backed up, and its backup proven, there.
+    type: str
+  pgbackrest:
+    description: How pgBackRest is used on this host. Needed with O(point_in_time).
+    type: dict
+    suboptions:
+      stanza:
+        description: The stanza of the cluster.
+        type: str
+        required: true
+      config:
+        description: pgBackRest's configuration file.
+        type: path
+        required: true
+      bin_dir:
+        description: Directory with the server's own programs, of the cluster's version.
+        type: path
+        required: true
+      work_dir:
+        description: Directory for the side cluster, with room for the whole cluster.
+        type: path
+        required: true
+      as_user:
+        description: Words before each command, for example V([sudo, -u, postgres]); PostgreSQL refuses to run as root.
+        type: list
+        elements: str
+        default: []
   timeout:
     description: Seconds for the whole work.
     type: int
@@ -84,6 +115,20 @@ EXAMPLES = r"""
 - name: Take a proven backup
   marketsage.rollback.postgres_backup:
     state: taken
+    database_url_file: /etc/rollback/admin_database_url
+    directory: /var/backups/marketsage
+    run: "{{ rollback_run }}"
+
+- name: Take a backup of how the database was before the bad job
+  marketsage.rollback.postgres_backup:
+    state: taken
+    point_in_time: "2026-11-25T08:11:59+00:00"
+    pgbackrest:
+      stanza: marketsage
+      config: /etc/pgbackrest/pgbackrest.conf
+      bin_dir: /usr/lib/postgresql/15/bin
+      work_dir: /var/lib/postgresql
+      as_user: [sudo, -u, postgres]
     database_url_file: /etc/rollback/admin_database_url
     directory: /var/backups/marketsage
     run: "{{ rollback_run }}"
@@ -138,6 +183,9 @@ backups:
     run:
       description: The run that took it.
       type: str
+    point_in_time:
+      description: The time that was asked for; null where it was taken of the live database.
+      type: str
     path:
       description: Its directory.
       type: str
@@ -169,10 +217,10 @@ advice:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.marketsage.rollback.plugins.module_utils import backups, postgres, validate
+from ansible_collections.marketsage.rollback.plugins.module_utils import backups, pgbackrest, postgres, validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import finish
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import read_secret
-from ansible_collections.marketsage.rollback.plugins.module_utils.postgres_tools import Tools
+from ansible_collections.marketsage.rollback.plugins.module_utils.postgres_tools import Tools, megabytes
 from ansible_collections.marketsage.rollback.plugins.module_utils.run import RUN_ARGUMENT, Run
 
 ARGUMENTS = {
@@ -181,6 +229,8 @@ ARGUMENTS = {
     "directory": {"type": "path", "required": True},
     "bin_dir": {"type": "str", "default": ""},
     "jobs": {"type": "int", "default": 2},
+    "point_in_time": {"type": "str"},
+    "pgbackrest": pgbackrest.ARGUMENT,
     "timeout": {"type": "int", "default": 3600},
     "run": RUN_ARGUMENT,
 }
@@ -201,12 +251,26 @@ def taken(module: AnsibleModule, server: postgres.Server, store: backups.Store) 
         module.log(line)
 
     tools = Tools(module.params["bin_dir"], validate.positive(module.params["jobs"], "jobs"), say)
-    name = backups.new_id(server.database)
-    with run.change("backup.taken", {"id": name, "database": server.database, "directory": store.directory}) as change:
-        backup = backups.take(server, store, tools, name, run.id).shown()
-        say(f"backup {name} is proven: {backup['rows']} rows, {backup['size']} bytes")
+    origin = {"id": backups.new_id(server.database), "run": run.id}
+    with run.change("backup.taken", {**origin, "database": server.database, "directory": store.directory}) as change:
+        if module.params["point_in_time"]:
+            backup = taken_at(module, server, store, tools, origin).shown()
+        else:
+            backup = backups.take(server, store, tools, origin).shown()
+        say(f"backup {backup['id']} is proven: {backup['rows']} rows, {megabytes(backup['size'])}")
         change.outcome = {key: backup[key] for key in ("id", "sha256", "size", "taken_at", "wal_position")}
     return {"changed": True, "backup": backup, "progress": said}
+
+
+def taken_at(
+    module: AnsibleModule, server: postgres.Server, store: backups.Store, tools: Tools, origin: dict[str, Any]
+) -> backups.Backup:
+    """Take a backup of how the database was earlier."""
+    moment = pgbackrest.point_in_time(module.params["point_in_time"])
+    repository = pgbackrest.PgBackRest.of(module.params["pgbackrest"])
+    told = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    with repository.cluster(server, moment, tools) as side:
+        return backups.take(side, store, tools, {**origin, "taken_at": told, "point_in_time": told})
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
@@ -219,7 +283,9 @@ def work(module: AnsibleModule) -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec=ARGUMENTS, required_by={"point_in_time": "pgbackrest"}, supports_check_mode=True
+    )
     finish(module, work)
 
 
