@@ -129,6 +129,22 @@ def break_(scenario: str | None, directory: Path, as_json: bool) -> None:
 
 
 @sandbox.command()
+@click.argument("service", type=click.Choice(["backend", "frontend"]))
+@click.argument("ref")
+@_DIRECTORY
+@_JSON
+@_plainly
+def deploy(service: str, ref: str, directory: Path, as_json: bool) -> None:
+    """Ship the release REF of SERVICE the way a deploy would, its migrations included."""
+    from ansible_collections.marketsage.rollback.sandbox import deploy as deploys
+    from ansible_collections.marketsage.rollback.sandbox import stack
+
+    release = deploys.deploy(stack.running(directory.absolute()), service, ref)
+    shown = {"service": service, "release": release.id, "commit": release.commit, "ref": release.ref}
+    _show(shown, as_json, f"{service} {release.ref} ({release.id}) is live.")
+
+
+@sandbox.command()
 @_DIRECTORY
 @_JSON
 @_plainly

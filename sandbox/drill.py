@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+import psycopg
 from ansible_collections.marketsage.rollback.sandbox import scenarios, stack
-from ansible_collections.marketsage.rollback.sandbox.layout import DEFAULT_PORT_BASE, Layout
+from ansible_collections.marketsage.rollback.sandbox.deploy import deploy
+from ansible_collections.marketsage.rollback.sandbox.layout import DEFAULT_PORT_BASE, HOSTS, Layout
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
 
 PORT_BASE = DEFAULT_PORT_BASE + 1000
 RATE = 50
 _LONGEST_SECONDS = 600
+_PHONES = 25
 
 Say = Callable[[str], None]
 
@@ -25,35 +29,82 @@ class Drill:
     scenario: str
     procedure: str
     severity: str = "P0"
+    # The release that mends it, where going forward again is part of the drill, and the procedure that then follows.
+    fixed: str = ""
+    forward: str = ""
 
 
 DRILLS = {
     "backend": Drill("backend-500", "backend"),
     "frontend": Drill("admin-middleware", "frontend"),
     "full-system": Drill("full-system", "full_system"),
+    "database": Drill("migration-destructive", "database", fixed="v1.2.7-fixed", forward="restore_archive"),
 }
 
 
-def hold(drill: Drill, layout: Layout, roll_back: Callable[[str], int], say: Say) -> dict[str, Any]:
-    """Hold a drill; `roll_back` gets the reason and returns the exit code.
+@dataclass(frozen=True)
+class Hands:
+    """What a drill asks of its operator: to run a procedure, given its name, the reason and its variables, which
+    returns exit code and run, and to tell how it goes."""
+
+    run: Callable[[str, str, dict[str, str]], tuple[int, str]]
+    say: Say
+
+
+def hold(drill: Drill, layout: Layout, hands: Hands) -> dict[str, Any]:
+    """Hold a drill.
 
     Returns exit_code, answers (by kind), errors, acknowledged, lost (rows), turning_points (seconds since the load
-    began) and broken_at (seconds).
+    began), and for one that goes forward again `forward` with archived and lost (values).
     """
-    stack.up(layout, say)
+    stack.up(layout, hands.say)
     with Load(layout, rate=RATE, seconds=_LONGEST_SECONDS) as load:
-        say(f"load: {RATE} requests a second on api., app. and admin., a tenth of them writing numbered rows")
-        scenarios.break_(layout, drill.scenario, say)
-        exit_code = roll_back(f"drill: {drill.scenario}")
+        hands.say(f"load: {RATE} requests a second on api., app. and admin., a tenth of them writing numbered rows")
+        scenarios.break_(layout, drill.scenario, hands.say)
+        phones = _write_phones(layout) if drill.fixed else {}
+        exit_code, run = hands.run(drill.procedure, f"drill: {drill.scenario}", {})
         result = load.stop()
+    acknowledged = list(load.record.acknowledged)
+    scored: dict[str, Any] = {}
+    if drill.fixed and exit_code == 0:
+        exit_code, more = _go_forward(drill, layout, hands, run)
+        acknowledged += more
+        scored["forward"] = {"archived": len(phones), "lost": len(_missing_phones(layout, phones))}
     return {
         "exit_code": exit_code,
         "answers": result["kinds"],
         "errors": result["errors"],
-        "acknowledged": result["acknowledged"],
-        "lost": len(missing_rows(layout, load.record.acknowledged)),
+        "acknowledged": len(acknowledged),
+        "lost": len(missing_rows(layout, acknowledged)),
         "turning_points": result["turning_points"],
+        **scored,
     }
+
+
+def _write_phones(layout: Layout) -> dict[str, str]:
+    """Rows with what only the bad release can store, from a client that reaches a host itself; phones by email."""
+    phones = {f"drill-{number}@drill.invalid": f"+49 30 {number:06d}" for number in range(_PHONES)}
+    with httpx.Client(base_url=layout.url(HOSTS[0]), timeout=10, trust_env=False) as api:
+        for email, phone in phones.items():
+            api.post("/api/v2/contacts", json={"email": email, "name": "drill", "phone": phone}).raise_for_status()
+    return phones
+
+
+def _go_forward(drill: Drill, layout: Layout, hands: Hands, run: str) -> tuple[int, list[str]]:
+    """Ship the fixed release and bring the archive of `run` back, under load; exit code and acknowledged rows."""
+    with Load(layout, rate=RATE, seconds=_LONGEST_SECONDS) as load:
+        fixed = deploy(layout, "backend", drill.fixed)
+        hands.say(f"shipped: backend {fixed.ref}, with the migrations that went back")
+        exit_code, _run = hands.run(drill.forward, f"drill: {fixed.ref} is live", {"archive_of": run})
+        load.stop()
+    return exit_code, load.record.acknowledged
+
+
+def _missing_phones(layout: Layout, phones: dict[str, str]) -> list[str]:
+    with psycopg.connect(layout.database_url, connect_timeout=5) as database:
+        rows = database.execute('SELECT email, phone FROM "Contact" WHERE email = ANY(%s)', [list(phones)]).fetchall()
+    there: dict[str, str | None] = dict(rows)
+    return [email for email, phone in phones.items() if there.get(email) != phone]
 
 
 def directory_beside(sandbox: Path) -> Path:

@@ -132,7 +132,7 @@ def _launch(procedure: str, inventory: Path, variables: dict[str, Any], check: b
 def plan(service: str, inventory: Path, as_json: bool, **said: Any) -> None:
     """Show what rolling back SERVICE would change; change nothing.
 
-    SERVICE is backend, frontend, full_system, data_recovery, backup or sessions.
+    SERVICE is backend, frontend, full_system, database, restore_archive, data_recovery, backup or sessions.
     """
     _progress, code = _launch(service, inventory, _request(service, **said), True, as_json)
     sys.exit(code)
@@ -152,7 +152,7 @@ def plan(service: str, inventory: Path, as_json: bool, **said: Any) -> None:
 def run(service: str, yes: bool, inventory: Path, as_json: bool, **said: Any) -> None:
     """Roll SERVICE back: P0 at once, otherwise after showing the plan and asking.
 
-    SERVICE is backend, frontend, full_system, data_recovery, backup or sessions.
+    SERVICE is backend, frontend, full_system, database, restore_archive, data_recovery, backup or sessions.
     """
     request = _request(service, **said)
     if policy.severity(request["severity"])["rollback"] != "at_once" and not yes:
@@ -198,7 +198,7 @@ def resume(run_id: str, words: tuple[str, ...], inventory: Path, as_json: bool) 
 def drill(kind: str, keep: bool, as_json: bool) -> None:
     """Break a sandbox of its own under load, roll it back, and say how it went.
 
-    KIND is backend, frontend or full-system.
+    KIND is backend, frontend, full-system or database.
     """
     from ansible_collections.marketsage.rollback.sandbox import drill as drills  # noqa: PLC0415
     from ansible_collections.marketsage.rollback.sandbox import layout, stack  # noqa: PLC0415
@@ -212,16 +212,16 @@ def drill(kind: str, keep: bool, as_json: bool) -> None:
     os.environ["ROLLBACK_SANDBOX"] = str(place.directory)
     runs: list[Any] = []
 
-    def roll_back(reason: str) -> int:
-        request = _request(chosen.procedure, severity=chosen.severity, reason=reason)
-        progress, code = _launch(chosen.procedure, policy.SANDBOX, request, False, as_json)
+    def carry_out(procedure: str, reason: str, words: dict[str, str]) -> tuple[int, str]:
+        request = {**_request(procedure, severity=chosen.severity, reason=reason), **words}
+        progress, code = _launch(procedure, policy.SANDBOX, request, False, as_json)
         runs.append(progress)
-        return int(code)
+        return int(code), (progress.ending.run or {}).get("id", "")
 
     try:
-        result = drills.hold(chosen, place, roll_back, _quiet if as_json else click.echo)
-        run = runs[0].ending.run
-        score = scorecard.score(result, runs[0], drills.keep_record(place, run["id"]) if run else None)
+        result = drills.hold(chosen, place, drills.Hands(carry_out, _quiet if as_json else click.echo))
+        records = [drills.keep_record(place, run.ending.run["id"]) for run in runs if run.ending.run]
+        score = scorecard.score(result, runs, records)
         print(json.dumps(score)) if as_json else scorecard.show(score)
     except SandboxError as error:
         raise click.ClickException(str(error)) from None

@@ -57,6 +57,8 @@ def plain_lines(happening: Happening) -> Iterable[str]:
     kind = happening["event"]
     if kind == "plan":
         return [f"{at} {line}" for line in happening["summary"]] + [f"{at} plan {happening['hash'][:12]}"]
+    if kind == "schema":
+        return [f"{at} {line}" for line in schema_lines(happening)]
     if kind == "step_started":
         return [f"{at} > {happening['step']} (budget {clock(happening['budget'])})"]
     if kind == "step_finished":
@@ -65,6 +67,17 @@ def plain_lines(happening: Happening) -> Iterable[str]:
     if kind == "checks":
         return [f"{at}   {line}" for line in check_lines(happening["host"], happening["results"])]
     return happening["lines"] if kind == "ended" else []
+
+
+def schema_lines(schema: dict[str, Any]) -> list[str]:
+    """What a schema rollback takes back, what it archives and the SQL, in the order in which it runs."""
+    undone = [f"taken back: {migration}, by {source}" for migration, source in schema["undone"].items()]
+    at_risk = [
+        f"archived in {schema['archive']}: {each['rows']} rows of "
+        f"{'.'.join(filter(None, (each['table'], each['column'])))} ({each['kind']})"
+        for each in schema["at_risk"]
+    ]
+    return [*undone, *at_risk, *(f"  {' '.join(statement.split())};" for statement in schema["sql"])]
 
 
 def check_lines(host: str, results: list[dict[str, Any]]) -> list[str]:
@@ -95,7 +108,8 @@ class LiveTable:
         table = Table(box=None, padding=(0, 1), show_header=False)
         for step in self.progress.steps:
             table.add_row(*self._row(step))
-        plan = [Text(f"  {line}") for line in self.progress.plan.get("summary", [])]
+        schema = schema_lines(self.progress.schema) if self.progress.schema else []
+        plan = [Text(f"  {line}") for line in [*self.progress.plan.get("summary", []), *schema]]
         return Group(Text.from_markup(self._heading()), *plan, table)
 
     def _heading(self) -> str:

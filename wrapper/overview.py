@@ -18,6 +18,9 @@ def show(found: dict[str, Any]) -> None:
     console.print(lock_line(found["holder"]))
     for host, read in found["maintenance"].items():
         console.print(maintenance_line(host, read))
+    for archive in found["archives"]:
+        waiting = f"{archive['waiting']} of {archive['items']} things not brought back"
+        console.print(f"archive      {archive['name']}: {waiting}", highlight=False)
     for service, hosts in found["services"].items():
         console.print(service_table(service, hosts, found))
 

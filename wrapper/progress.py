@@ -33,6 +33,7 @@ class Progress:
         self.steps = [Step(name, budget) for name, budget in budgets.items()]
         self.ending = Ending()
         self.plan: dict[str, Any] = {}
+        self.schema: dict[str, Any] = {}
         self.checks: list[dict[str, Any]] = []
         self._clock = clock
         self._began = clock()
@@ -97,6 +98,9 @@ class Progress:
         if "plan" in values and "summary" in values:
             self.plan = {key: values[key] for key in ("plan", "hash", "pinned", "summary")}
             yield self._happening("plan", **self.plan)
+        if "sql" in values and "at_risk" in values and values.get("undone") and not self.schema:
+            self.schema = {key: values[key] for key in ("undone", "at_risk", "sql", "archive")}
+            yield self._happening("schema", **self.schema)
         if "results" in values and "passes" in values:
             self.checks = values["results"]
             yield self._happening("checks", host=data["host"], passed=values["passed"], results=values["results"])

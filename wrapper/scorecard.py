@@ -17,18 +17,19 @@ _ANSWERS = {
 }
 
 
-def score(result: dict[str, Any], progress: Progress, record: Path | None) -> dict[str, Any]:
-    """The drill's result with the steps of its run, and where the run's record is."""
+def score(result: dict[str, Any], runs: list[Progress], records: list[Path]) -> dict[str, Any]:
+    """The drill's result with the steps of its runs, and where their records are."""
     return {
         "version": VERSION,
         "event": "score",
         **result,
         "steps": [
             {"step": step.name, "seconds": round(step.seconds, 2), "budget": step.budget, "status": step.status}
+            for progress in runs
             for step in progress.steps
             if step.status not in ("waiting", "skipped")
         ],
-        "record": record and str(record),
+        "records": [str(record) for record in records],
     }
 
 
@@ -44,7 +45,11 @@ def show(score: dict[str, Any]) -> None:
         console.print(f"{late:6d} bad answers or errors to requests sent after the page went up", highlight=False)
         console.print(f"{clock(away):>6} from the first maintenance page to the first good answer", highlight=False)
     console.print(f"{score['acknowledged']:6d} rows acknowledged, {score['lost']} lost", highlight=False)
-    console.print(f"record: {score['record']}", highlight=False, soft_wrap=True)
+    if "forward" in score:
+        archived, lost = score["forward"]["archived"], score["forward"]["lost"]
+        console.print(f"{archived:6d} values archived and brought back, {lost} lost", highlight=False)
+    for record in score["records"]:
+        console.print(f"record: {record}", highlight=False, soft_wrap=True)
 
 
 def steps_table(steps: list[dict[str, Any]]) -> Table:

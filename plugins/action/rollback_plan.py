@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import (
+    archive,
     marks,
     planning,
     recovery_planning,
@@ -45,7 +46,8 @@ def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
     """The plan for what was asked and read."""
     services = arguments["services"]
     severity = validate.severity(arguments["severity"])
-    check_severity(severity, arguments["policy"], arguments["anyway"])
+    forward = arguments["archive_of"] is not None
+    check_severity(severity, arguments["policy"], arguments["anyway"] or forward)
     unknown = [service for service in services if service not in arguments["catalogue"]]
     if unknown:
         raise BadInput(f"services: {', '.join(unknown)} is not in the catalogue ({', '.join(arguments['catalogue'])})")
@@ -64,6 +66,8 @@ def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
     if arguments["instead_of"]:
         plan["instead_of"] = validate.run_id(arguments["instead_of"], "instead_of")
     plan["balancers"] = planning.balancers_for(plan, arguments["balancers"])
+    if forward:
+        plan["archive"] = archive_for(arguments["archive_of"], arguments["archives"])
     plan["databases"] = planning.databases_for(plan, arguments["hosts"].get("database", []))
     plan.update(
         session_planning.part(arguments["session_scope"], arguments["session_stores"], arguments["signed_sessions"])
@@ -83,6 +87,7 @@ def services_to_roll_back(arguments: dict[str, Any]) -> dict[str, Any]:
             marks=known,
             wanted=wanted.get(service),
             verdicts=arguments["schema_verdicts"],
+            schema_too=arguments["schema_too"],
         )
         for service in arguments["services"]
     }
@@ -100,6 +105,27 @@ def kept_services(arguments: dict[str, Any], recovery: dict[str, Any]) -> dict[s
         )
         for service in arguments["services"]
     }
+
+
+def archive_for(run_id: str, archives: list[dict[str, Any]]) -> str | None:
+    """The schema with what that run set aside; None where all of it was brought back."""
+    found = archive.of_run(validate.run_id(run_id, "archive_of"), archives, "archive_of")
+    return str(found["name"]) if found["waiting"] else None
+
+
+def needs_working_out(plan: dict[str, Any]) -> bool:
+    """Whether the database is asked how its schema changes, before anything does."""
+    return planning.schema_goes_back(plan) or bool(plan.get("archive"))
+
+
+def seen_now(plan: dict[str, Any], arguments: dict[str, Any]) -> list[str]:
+    """What is worth knowing beside the plan and is no part of it, because it changes by itself."""
+    kept = arguments["archives"] if plan["databases"] else []
+    archives = [
+        f"now in the database: archive {each['name']}, {each['waiting']} of {each['items']} things not brought back"
+        for each in kept
+    ]
+    return archives + session_planning.counted(arguments["session_stores"])
 
 
 def run_to_go_on_with(control: Control, arguments: dict[str, Any]) -> str | None:
@@ -142,6 +168,9 @@ class ActionModule(control_action.ControlAction):
         "balancers": {"type": "dict", "required": True},
         "reports": {"type": "dict", "required": True},
         "schema_verdicts": {"type": "dict"},
+        "archives": {"type": "list", "elements": "dict", "default": []},
+        "archive_of": {"type": "str"},
+        "schema_too": {"type": "bool", "default": False},
         "session_scope": session_planning.SCOPE_ARGUMENT,
         "session_stores": {"type": "dict", "default": {}},
         "recovery": {"type": "dict"},
@@ -156,9 +185,9 @@ class ActionModule(control_action.ControlAction):
         pinned = pinned_plan(control, run_id) if run_id else None
         plan = pinned or resolve(arguments)
         found = None if pinned else arguments["recovery"]
-        counted = [] if pinned else session_planning.counted(arguments["session_stores"])
         writes_on = arguments["policy"]["severities"][plan["severity"]]["response_time"]
-        counted += recovery_planning.counted(plan, found, writes_on)
+        seen = [] if pinned else seen_now(plan, arguments)
+        seen += recovery_planning.counted(plan, found, writes_on)
         plan_hash = planning.plan_hash(plan)
         if arguments["expected_hash"] and arguments["expected_hash"] != plan_hash:
             raise Refused(
@@ -171,7 +200,7 @@ class ActionModule(control_action.ControlAction):
             "plan": plan,
             "hash": plan_hash,
             "pinned": bool(pinned),
-            "schema_on": plan["databases"] if planning.schema_goes_back(plan) and not pinned else [],
-            "summary": planning.summary(plan) + counted,
+            "schema_on": plan["databases"] if needs_working_out(plan) and not pinned else [],
+            "summary": planning.summary(plan) + seen,
             "refusal": recovery_planning.refusal(plan, found, writes_on),
         }

@@ -85,6 +85,28 @@ def existing(cursor: Any, run_id: str = "") -> list[str]:
     return [row[0] for row in cursor.fetchall()]
 
 
+def kept(cursor: Any) -> list[dict[str, Any]]:
+    """Each archive with its name, how many things it has, and how many of them were never brought back."""
+    found = []
+    for name in existing(cursor):
+        cursor.execute(
+            f"SELECT count(*), count(*) FILTER (WHERE restored_at IS NULL) FROM {quoted(name, MANIFEST)}"
+        )
+        items, waiting = cursor.fetchone()
+        found.append({"name": name, "items": items, "waiting": waiting})
+    return found
+
+
+def of_run(run_id: str, archives: list[dict[str, Any]], parameter: str) -> dict[str, Any]:
+    """The newest archive of a run; BadInput, naming those there are, where it has none."""
+    prefix = name_for(run_id)
+    own = [each for each in archives if each["name"].startswith(prefix)]
+    if not own:
+        there = ", ".join(each["name"] for each in archives) or "none"
+        raise BadInput(f"{parameter}: the database has no archive of run {run_id}; it has: {there}")
+    return own[-1]
+
+
 def next_name(cursor: Any, run_id: str) -> str:
     """A run that rolls back once more, after it went forward again, needs another archive."""
     earlier = len(existing(cursor, run_id))

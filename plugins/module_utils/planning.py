@@ -123,8 +123,13 @@ def name_of(release: dict[str, Any]) -> str:
     return f"{shown} ({release['ref']})" if release.get("ref") else shown
 
 
-def check_schema(verdicts: dict[str, Any] | None, target: dict[str, Any]) -> dict[str, Any]:
-    """The verdict on database and target release, and whether the schema goes back too; refused where it cannot."""
+def check_schema(
+    verdicts: dict[str, Any] | None, target: dict[str, Any], live: list[dict[str, Any]], schema_too: bool
+) -> dict[str, Any]:
+    """The verdict on database and target release, and whether the schema goes back too; refused where it cannot.
+
+    It goes back where the target cannot live with it and, with `schema_too`, where it is ahead at all.
+    """
     if verdicts is None:
         raise Refused("database: its schema could not be read, so it is not known whether the target can live with it")
     verdict = verdicts.get(target["release"])
@@ -136,8 +141,21 @@ def check_schema(verdicts: dict[str, Any] | None, target: dict[str, Any]) -> dic
             f"database: its schema is {verdict['verdict']} for release {name_of(target)}: {said}",
             "Choose another release with 'to', or fix forward.",
         )
-    rollback = SCHEMA_ROLLBACK[verdict["verdict"]]
-    return {"verdict": verdict["verdict"], "reasons": verdict["reasons"], "rollback": rollback}
+    rollback = SCHEMA_ROLLBACK[verdict["verdict"]] or (schema_too and verdict["verdict"] != "equal")
+    schema = {"verdict": verdict["verdict"], "reasons": verdict["reasons"], "rollback": rollback}
+    return {**schema, "from": _release_of_the_database(verdicts, live)} if rollback else schema
+
+
+def _release_of_the_database(verdicts: dict[str, Any], live: list[dict[str, Any]]) -> str:
+    """The release whose migrations the database has, a live one where there is a choice: it tells how they go back."""
+    equal = [release for release, verdict in verdicts.items() if verdict["verdict"] == "equal"]
+    known = [release["release"] for release in live if release["release"] in equal] or equal
+    if not known:
+        raise Refused(
+            "database: no release at hand has exactly its migrations, so it is not known how they go back",
+            "Have the release that brought them on the host that database_releases_dir names.",
+        )
+    return str(known[0])
 
 
 def pinned(release: dict[str, Any]) -> dict[str, Any]:
@@ -154,24 +172,24 @@ def plan_service(
     marks: dict[str, Any],
     wanted: str | None,
     verdicts: dict[str, Any] | None,
+    schema_too: bool = False,
 ) -> dict[str, Any]:
-    """One service's part of the plan."""
+    """One service's part of the plan. With `schema_too` its database goes back although its code may stay."""
     read = reports_of(service, hosts, reports)
     live = live_releases(read)
-    target = choose(service, live, common_candidates(read), marks, wanted)
+    chosen = choose(service, live, common_candidates(read), marks, wanted)
+    target = chosen or live[0]
     part: dict[str, Any] = {"hosts": hosts, "from": [pinned(release) for release in live]}
-    if target is None:
-        return {**part, "action": "none", "to": pinned(live[0]), "stop_traffic": False}
+    if settings["uses_database"] and (chosen or schema_too):
+        part["schema"] = check_schema(verdicts, target, live, schema_too)
+    if not chosen and not part.get("schema", {}).get("rollback"):
+        return {**part, "action": "none", "to": pinned(target), "stop_traffic": False}
     part.update(action="rollback", to=pinned(target), stop_traffic=settings["stop_traffic"])
     if target.get("method"):
         part["method"] = target["method"]
     unbuilt = [host for host in hosts if not _is_built(read[host], target)]
     if unbuilt:
         part["build"] = unbuilt
-    if settings["uses_database"]:
-        part["schema"] = check_schema(verdicts, target)
-        if part["schema"]["rollback"] and len(live) > 1:
-            raise Refused(f"{service}: {len(live)} releases are live, so it is not known whose migrations go back")
     return part
 
 
@@ -207,7 +225,12 @@ def gated_services(plan: dict[str, Any]) -> list[str]:
 
 
 def changes_something(plan: dict[str, Any]) -> bool:
-    return bool(changed_services(plan) or plan.get("session_stores") or recovery_planning.needs_database(plan))
+    return bool(changed_services(plan) or plan.get("session_stores") or changes_database(plan))
+
+
+def changes_database(plan: dict[str, Any]) -> bool:
+    """Whether the database is changed by itself, with no release of a service."""
+    return bool(plan.get("archive") or recovery_planning.needs_database(plan))
 
 
 def planned_hosts(plan: dict[str, Any]) -> list[dict[str, Any]]:
@@ -238,6 +261,9 @@ def verify_reports(plan: dict[str, Any], reports: dict[str, Any]) -> list[str]:
     for host in plan.get("session_stores", []):
         if not (reports.get(host) or {}).get("passed"):
             complaints.append(f"{host}: the sessions in scope are not proved to be gone")
+    for host in plan["databases"] if plan.get("archive") else []:
+        if not (reports.get(host) or {}).get("passed"):
+            complaints.append(f"{host}: the archive is not proved to be back")
     return complaints
 
 
@@ -258,8 +284,8 @@ def schema_goes_back(plan: dict[str, Any]) -> bool:
 
 
 def databases_for(plan: dict[str, Any], databases: list[str]) -> list[str]:
-    """The host from which the schema is rolled back, or the data is saved or restored, where the plan asks for that."""
-    asked = schema_goes_back(plan) or recovery_planning.needs_database(plan)
+    """The host from which the schema goes back or an archive comes back, or the data is saved or restored."""
+    asked = schema_goes_back(plan) or changes_database(plan)
     if asked and not databases:
         raise Refused("database: its group has no host in the inventory")
     return databases[:1] if asked else []
@@ -275,6 +301,9 @@ def summary(plan: dict[str, Any]) -> list[str]:
         if part.get("schema")
     ]
     lines += session_planning.summary(plan) + recovery_planning.summary(plan)
+    if "archive" in plan:
+        back = f"brought back from {', '.join(plan['databases'])}, nothing newer is overwritten"
+        lines.append(f"archive {plan['archive']}: {back}" if plan["archive"] else "archive: all of it was brought back")
     page = f"maintenance page on {', '.join(plan['balancers'])} meanwhile" if plan["balancers"] else "no page needed"
     return [*lines, f"traffic: {page}" if changes_something(plan) else "nothing to change"]
 
@@ -288,6 +317,8 @@ def _service_line(service: str, part: dict[str, Any]) -> str:
     live = ", ".join(name_of(release) for release in part["from"])
     if part["action"] in KEPT:
         return f"{service}: {live} stays{KEPT[part['action']]}"
+    if part["from"] == [part["to"]]:
+        return f"{service}: {live} stays on {', '.join(part['hosts'])}, its database goes back to what it knows"
     method = f" by {part['method']}" if part.get("method") else ""
     built = f", built first on {', '.join(part['build'])}" if part.get("build") else ""
     return f"{service}: {live} -> {name_of(part['to'])}{method} on {', '.join(part['hosts'])}{built}"

@@ -7,7 +7,7 @@ from typing import Any, Callable, NamedTuple
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import down
 from ansible_collections.marketsage.rollback.plugins.module_utils.archive import MANIFEST
-from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused
 from ansible_collections.marketsage.rollback.plugins.module_utils.grammar import literal, quoted
 from ansible_collections.marketsage.rollback.plugins.module_utils.library import library
 
@@ -63,6 +63,22 @@ class Column(NamedTuple):
 def unrestored(cursor: Any, archive: str) -> list[Item]:
     """What an archive has that was not brought back yet; BadInput where there is no such archive."""
     return [item for item in _items(cursor, archive, "") if item.restored_at is None]
+
+
+def refuse_homeless(cursor: Any, items: list[Item]) -> None:
+    """Refused where none of the tables and columns is there."""
+    cursor.execute(
+        "SELECT bool_or(CASE WHEN name = '' THEN to_regclass(live) IS NOT NULL ELSE EXISTS (SELECT FROM pg_attribute "
+        "WHERE attrelid = to_regclass(live) AND attname = name AND NOT attisdropped) END) "
+        "FROM unnest(%s::text[], %s::text[]) AS item(live, name)",
+        ([item.live for item in items], [item.column for item in items]),
+    )
+    if not cursor.fetchone()[0]:
+        names = ", ".join(".".join(filter(None, (item.schema, item.table, item.column))) for item in items)
+        raise Refused(
+            f"restore_archive: the database has no place for {names}",
+            "Ship a release whose migrations bring it back first.",
+        )
 
 
 def restore(cursor: Any, archive: str) -> list[dict[str, Any]]:

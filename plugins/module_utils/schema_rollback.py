@@ -3,6 +3,7 @@
 """The database's schema back to what an older release knows, and nothing lost by it."""
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Callable, Dict, List, NamedTuple
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import archive, grammar, prisma, prisma_cli
@@ -117,8 +118,10 @@ class _AlreadyDone(Exception):
     """Somebody took the migrations back since the plan was made: this run, before it was killed."""
 
 
-def apply(where: Database, made: Plan, wanted: Wanted, seconds: float, about_to_commit: Callable[[str], Any]) -> None:
-    """Archive, script and ledger in one transaction."""
+def apply(
+    where: Database, made: Plan, wanted: Wanted, seconds: float, about_to_commit: Callable[[str], Any]
+) -> list[str]:
+    """Archive, script and ledger in one transaction; the tables that nobody else could write meanwhile."""
 
     def work(cursor: Any) -> None:
         now = to_undo(prisma.read_ledger(cursor, wanted.schema), wanted.target, wanted.schema)
@@ -130,10 +133,10 @@ def apply(where: Database, made: Plan, wanted: Wanted, seconds: float, about_to_
             execute(cursor, statement)
         archive.refuse_dependents(cursor, made.archive)
 
-    try:
-        Transaction(where, seconds, made.tables, about_to_commit).run(work)
-    except _AlreadyDone:
-        return
+    transaction = Transaction(where, seconds, made.tables, about_to_commit)
+    with contextlib.suppress(_AlreadyDone):
+        transaction.run(work)
+    return transaction.shut_out
 
 
 def verify(ledger: Ledger | None, target: Release, drift: dict[str, str], schema: str) -> None:

@@ -3,6 +3,7 @@
 """A change of the database in one transaction: under Prisma's own lock, without making readers wait, never in doubt."""
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Callable, NamedTuple
 
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
@@ -17,6 +18,8 @@ PRISMA_LOCK = 72707369
 _LOCK_MILLISECONDS = 500
 # PostgreSQL ends an autovacuum that is in the way, but only for who has waited for deadlock_timeout, 1 s.
 _LOCK_MILLISECONDS_BEHIND_AUTOVACUUM = 1500
+# How long, at most, the probe may take to come in while everybody waits for the locks.
+_PROBE_SECONDS = 2
 # What an attempt gets that begins when time is up: it has yet to find the locks free.
 _LEAST_SECONDS_TO_WORK = 5
 # A controller that vanished without a word must not leave the tables locked.
@@ -71,7 +74,8 @@ class _Undone(Exception):
 class Transaction:
     """One change: `work(cursor)` in a transaction, tried again until it is committed or `seconds` have passed.
 
-    `tables` are locked against everybody before it; `about_to_commit` is called with the transaction's id.
+    `tables` are locked against everybody before it, and `shut_out` has those that another session was then seen unable
+    to write; `about_to_commit` is called with the transaction's id.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class Transaction:
         self._about_to_commit = about_to_commit
         self._lock_milliseconds = _LOCK_MILLISECONDS
         self._psycopg = library("psycopg", "changing the database")
+        self.shut_out: list[str] = []
 
     def run(self, work: Callable[[Any], Any]) -> Any:
         """What `work` returned in the transaction that was committed; Refused where none was."""
@@ -103,7 +108,7 @@ class Transaction:
 
     def _attempt(self, work: Callable[[Any], Any]) -> Any:
         try:
-            connection = self._connect()
+            connection = self._connect(max(2, min(10, int(self._deadline.left()))))
             with hung_up_after(self._seconds_to_work() + 1, connection):
                 try:
                     result, number = self._until_commit(connection, work)
@@ -115,8 +120,7 @@ class Transaction:
             self._explain(error)
             raise
 
-    def _connect(self) -> Any:
-        seconds = max(2, min(10, int(self._deadline.left())))
+    def _connect(self, seconds: int) -> Any:
         name = "marketsage.rollback"
         return self._psycopg.connect(
             self._where.url, connect_timeout=seconds, application_name=name, prepare_threshold=None
@@ -129,6 +133,7 @@ class Transaction:
         for setting, value in self._settings().items():
             cursor.execute("SELECT set_config(%s, %s, true)", (setting, value))
         self._lock(connection, cursor)
+        self._prove_shut_out()
         result = work(cursor)
         cursor.execute("SELECT pg_current_xact_id_if_assigned()::text")
         number = cursor.fetchone()[0]
@@ -161,6 +166,29 @@ class Transaction:
             cursor.execute(f"SET LOCAL statement_timeout = {int(self._seconds_to_work() * 1000)}")
         except (self._psycopg.errors.LockNotAvailable, self._psycopg.errors.QueryCanceled):
             raise self._busy(connection) from None
+
+    def _prove_shut_out(self) -> None:
+        """A session of its own asks for what every INSERT, UPDATE and DELETE takes first, and has to be refused it.
+
+        A maintenance page stops no job in the background; this lock stops every session, whatever its role.
+        """
+        if not self._tables:
+            return
+        probe = self._connect(_PROBE_SECONDS)
+        with hung_up_after(_PROBE_SECONDS, probe), contextlib.closing(probe):
+            self.shut_out = [table for table in self._tables if not self._could_write(probe, table)]
+        writable = sorted(set(self._tables) - set(self.shut_out))
+        if writable:
+            raise Refused(f"{', '.join(writable)}: another session could still write there, so nothing was changed")
+
+    def _could_write(self, probe: Any, table: str) -> bool:
+        try:
+            probe.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE NOWAIT")
+        except self._psycopg.errors.LockNotAvailable:
+            return False
+        finally:
+            probe.rollback()
+        return True
 
     def _busy(self, connection: Any) -> _Busy:
         connection.rollback()

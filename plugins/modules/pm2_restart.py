@@ -446,6 +446,8 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     wanted = wanted_of(parameters)
     cli = Cli(parameters["pm2"], parameters["pm2_home"], parameters["environment"])
     app = App(wanted.name, parameters["pm2_home"], cli, Deadline(parameters["timeout"]))
+    if parameters["run"] and not module.check_mode:
+        Run.of(parameters["run"]).wait_for_orphan()
     before = app.settled(wanted.release, _TRANSITION_SECONDS)
     plan = plan_of(wanted, before, app.dump)
     if module.check_mode:

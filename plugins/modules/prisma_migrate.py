@@ -22,6 +22,8 @@ options:
       - V(compatible) judges whether each release can run on the database.
       - V(rolled_back) takes the migrations back that O(release) does not know, in one transaction together with the
         ledger's rows. What that would drop is moved or copied to a schema C(rollback_) with the run's id first.
+        Every table that is touched is locked against all other sessions, background jobs included, and a session that
+        tries to write there has to be refused before anything is changed.
       - V(deployed) applies the migrations of O(release) by C(prisma migrate deploy).
     type: str
     required: true
@@ -76,6 +78,7 @@ options:
     description:
       - For O(state=deployed), the schema that RV(archive) named. What it has is brought back once the migrations are
         applied, without overwriting anything newer. What was brought back once is not again. The archive is kept.
+      - Refused where nothing of it has a place in the database as it is.
     type: str
   run:
     description: The open run, as RV(marketsage.rollback.rollback_run#module:run) gives it; a change needs one.
@@ -177,9 +180,19 @@ migrations:
       type: str
 archives:
   description: Schemas in which earlier rollbacks keep what they set aside, oldest first.
-  returned: when O(state=status)
+  returned: when O(state=status) or O(state=compatible)
   type: list
-  elements: str
+  elements: dict
+  contains:
+    name:
+      description: The schema, as O(restore_archive) takes it.
+      type: str
+    items:
+      description: How many tables, columns and enums have something in it.
+      type: int
+    waiting:
+      description: How many of them were not brought back yet.
+      type: int
 undone:
   description: Migrations that are taken back, newest first, and where their undoing comes from.
   returned: when O(state=rolled_back)
@@ -236,6 +249,14 @@ archived:
     relation:
       description: Name of the table in the archive.
       type: str
+shut_out:
+  description:
+    - Tables that no other session could write while the migrations were taken back, as one that tried was told.
+    - Empty where nothing was changed.
+  returned: when O(state=rolled_back)
+  type: list
+  elements: str
+  sample: ['"public"."Contact"']
 deployed:
   description: Migrations that are applied.
   returned: when O(state=deployed)
@@ -379,7 +400,7 @@ def release_of(params: dict[str, Any], name: str) -> prisma.Release | None:
 def status(_module: AnsibleModule, subject: Subject) -> dict[str, Any]:
     ledger = subject.ledger()
     migrations = prisma.states(ledger or {}, subject.release)
-    return subject.result(ledger, migrations=migrations, archives=subject.ask(archive.existing))
+    return subject.result(ledger, migrations=migrations, archives=subject.ask(archive.kept))
 
 
 def compatible(_module: AnsibleModule, subject: Subject) -> dict[str, Any]:
@@ -394,7 +415,7 @@ def compatible(_module: AnsibleModule, subject: Subject) -> dict[str, Any]:
     if found["state"] == "found":
         verdicts = {release_id: prisma.despite_drift(verdict) for release_id, verdict in verdicts.items()}
     shown = {release_id: asdict(verdict) for release_id, verdict in verdicts.items()}
-    return subject.result(ledger, verdicts=shown, drift=found)
+    return subject.result(ledger, verdicts=shown, drift=found, archives=subject.ask(archive.kept))
 
 
 def rolled_back(module: AnsibleModule, subject: Subject) -> dict[str, Any]:
@@ -406,29 +427,34 @@ def rolled_back(module: AnsibleModule, subject: Subject) -> dict[str, Any]:
     refuse_drift(subject, ledger)
     run_id = (module.params["run"] or {}).get("id", "")
     plan = schema_rollback.plan(subject.where, ledger, wanted, subject.cli, run_id)
-    at_risk, found, kept = [], drift.result("not checked", "nothing was changed"), []
+    found = drift.result("not checked", "nothing was changed")
+    at_risk: list[dict[str, Any]] = []
+    kept: list[dict[str, Any]] = []
+    shut_out: list[str] = []
     if module.check_mode or module._diff:
         at_risk = schema_rollback.at_risk(subject.where, plan, subject.cli.seconds)
     diff = {"prepared": schema_rollback.as_text(plan, at_risk)}
     if not module.check_mode:
-        found = roll_back(module, subject, plan, wanted)
+        found, shut_out = roll_back(module, subject, plan, wanted)
         ledger = subject.ledger()
         kept = subject.ask(lambda cursor: archive.contents(cursor, plan.archive))
     migrations = prisma.states(ledger, subject.release)
     result = subject.result(ledger, migrations=migrations, undone=plan.sources, sql=plan.sql, at_risk=at_risk)
-    return {**result, "changed": True, "archive": plan.archive, "archived": kept, "drift": found, "diff": diff}
+    kept_there = {"archive": plan.archive, "archived": kept, "shut_out": shut_out}
+    return {**result, **kept_there, "changed": True, "drift": found, "diff": diff}
 
 
 def roll_back(
     module: AnsibleModule, subject: Subject, plan: schema_rollback.Plan, wanted: schema_rollback.Wanted
-) -> dict[str, str]:
+) -> tuple[dict[str, str], list[str]]:
+    """What Prisma then finds different, and the tables that no other session could write meanwhile."""
     run = Run.of(module.params["run"])
     intent = {"undone": plan.undone, "archive": plan.archive, "sql": plan.sql}
     with run.change("schema.rolled_back", intent) as change:
-        schema_rollback.apply(subject.where, plan, wanted, module.params["wait"], before_commit(run))
+        shut_out = schema_rollback.apply(subject.where, plan, wanted, module.params["wait"], before_commit(run))
         found = prove(subject)
-        change.outcome = {"archive": plan.archive, "drift": found["state"]}
-    return found
+        change.outcome = {"archive": plan.archive, "drift": found["state"], "shut_out": shut_out}
+    return found, shut_out
 
 
 def nothing_to_undo(module: AnsibleModule, subject: Subject, ledger: Any) -> dict[str, Any]:
@@ -440,7 +466,7 @@ def nothing_to_undo(module: AnsibleModule, subject: Subject, ledger: Any) -> dic
     kept = subject.ask(lambda cursor: archive.contents(cursor, name)) if name else []
     migrations = prisma.states(ledger, subject.release)
     result = subject.result(ledger, migrations=migrations, undone={}, sql=[], at_risk=[])
-    return {**result, "archive": name, "archived": kept, "drift": found}
+    return {**result, "archive": name, "archived": kept, "shut_out": [], "drift": found}
 
 
 def refuse_drift(subject: Subject, ledger: Any) -> None:
@@ -474,6 +500,8 @@ def deployed(module: AnsibleModule, subject: Subject) -> dict[str, Any]:
     ledger = subject.ledger()
     pending = pending_migrations(ledger, subject.release)
     waiting = subject.ask(lambda cursor: restore.unrestored(cursor, name)) if name else []
+    if waiting and not pending:
+        subject.ask(lambda cursor: restore.refuse_homeless(cursor, waiting))
     restored: list[dict[str, Any]] = []
     found = drift.result("not checked", "nothing was changed")
     if not module.check_mode:

@@ -79,6 +79,20 @@ options:
   schema_verdicts:
     description: What M(marketsage.rollback.prisma_migrate) found, by release id.
     type: dict
+  archives:
+    description: What earlier schema rollbacks have set aside, as M(marketsage.rollback.prisma_migrate) found it.
+    type: list
+    elements: dict
+    default: []
+  archive_of:
+    description: Bring back what this run has set aside, instead of rolling something back.
+    type: str
+  schema_too:
+    description:
+      - Take the database's schema back to what the release knows although the release could live with it as it is.
+      - Code that needs what goes back does not stay; it goes back with the schema.
+    type: bool
+    default: false
   session_scope:
     description: Which sessions are ended; without it none are. An empty word does not narrow the scope.
     type: dict

@@ -1,23 +1,58 @@
-"""The backend's rollback is killed at every task boundary and every journalled point, and resumed."""
+"""Procedures are killed at every task boundary and every journalled point, under load, and resumed."""
 from __future__ import annotations
 
 import random
 import subprocess
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
+import redis
+from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
 from conftest import HOSTS, REPOSITORY, Sandbox
 
 FAULTS = Path(__file__).with_name("faults")
-COMMAND = ["ansible-playbook", "playbooks/backend.yml", "-e", "severity=P0", "-e", 'reason="health answers 500"']
-SAMPLE = 6
+SAID = ("-e", "severity=P0", "-e", 'reason="health answers 500"')
 SEED = 20261124
+REQUESTS_PER_SECOND = 20
 
 
-def start(sandbox: Sandbox, records: Path, kill_at: str = "") -> int:
-    """Run the rollback with the fault plugins to its end, or to its kill; its exit code."""
+@dataclass(frozen=True)
+class Case:
+    """A procedure, what it has to mend, and at how many of its points it is killed where not at all of them."""
+
+    playbook: str
+    scenario: str = ""
+    words: tuple[str, ...] = ()
+    sample: int = 3
+
+    @property
+    def command(self) -> list[str]:
+        return ["ansible-playbook", f"playbooks/{self.playbook}.yml", *SAID, *self.words]
+
+
+CASES = [
+    Case("backend", "backend-500", sample=6),
+    Case("full_system", "migration-destructive"),
+    Case("database", "migration-destructive"),
+    Case("sessions", words=("-e", "sessions_created_before=2100-01-01T00:00:00Z"), sample=2),
+]
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """The points and the end state of a run that nobody disturbs."""
+
+    case: Case
+    points: list[str] = field(repr=False)
+    end: dict[str, Any]
+
+
+def start(sandbox: Sandbox, case: Case, records: Path, kill_at: str = "") -> int:
+    """Run a procedure with the fault plugins to its end, or to its kill; its exit code."""
     records.mkdir(exist_ok=True)
     environment = sandbox.environment(
         PYTHONPATH=str(FAULTS),
@@ -28,11 +63,11 @@ def start(sandbox: Sandbox, records: Path, kill_at: str = "") -> int:
     )
     with (records / "output").open("a") as output:
         process = subprocess.Popen(
-            ["sh", "-c", 'echo $$ > "$0/group"; exec "$@"', str(records), *COMMAND],
+            ["sh", "-c", 'echo $$ > "$0/group"; exec "$@"', str(records), *case.command],
             cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             start_new_session=True,
         )  # fmt: skip
-        return process.wait(180)
+        return process.wait(300)
 
 
 def points(records: Path) -> list[str]:
@@ -44,8 +79,9 @@ def points(records: Path) -> list[str]:
     ]
 
 
-def end_state(sandbox: Sandbox) -> dict[str, Any]:
+def end_state(sandbox: Sandbox, old_sessions: set[bytes]) -> dict[str, Any]:
     """What must be the same however often a run was killed."""
+    keys = set(store(sandbox).scan_iter(count=1000))
     return {
         "live": sandbox.live(),
         "answers": {host: host_health(sandbox, host) for host in HOSTS},
@@ -54,7 +90,31 @@ def end_state(sandbox: Sandbox) -> dict[str, Any]:
         "status": sandbox.answer().status_code,
         "locked": sandbox.is_locked(),
         "changed_twice": {host: changed_twice(sandbox.journal(host)) for host in HOSTS},
+        "database": database(sandbox),
+        "old sessions": len(old_sessions & keys),
+        "other keys": sorted(key for key in keys if not key.startswith(b"sess:")),
     }
+
+
+def store(sandbox: Sandbox) -> redis.Redis:
+    return redis.Redis(port=sandbox.layout.port("redis"))
+
+
+def sessions(sandbox: Sandbox) -> set[bytes]:
+    return set(store(sandbox).scan_iter("sess:*", count=1000))
+
+
+def database(sandbox: Sandbox) -> dict[str, Any]:
+    """Migrations, columns and what was archived; an archive's name has the run's id."""
+    questions = {
+        "migrations": "SELECT migration_name FROM _prisma_migrations ORDER BY 1",
+        "columns": "SELECT table_name, column_name FROM information_schema.columns "
+        "WHERE table_schema = 'public' ORDER BY 1, 2",
+        "archived": "SELECT table_name, column_name FROM information_schema.columns "
+        "WHERE table_schema LIKE 'rollback_%' ORDER BY 1, 2",
+    }
+    with psycopg.connect(sandbox.layout.database_url) as connection:
+        return {name: connection.execute(question).fetchall() for name, question in questions.items()}
 
 
 def host_health(sandbox: Sandbox, host: str) -> set[tuple[int, str]]:
@@ -75,45 +135,59 @@ def changed_twice(journal: list[dict[str, Any]]) -> list[str]:
     return again
 
 
-def users_are_safe(sandbox: Sandbox, undisturbed: dict[str, Any]) -> bool:
+def users_are_safe(sandbox: Sandbox, undisturbed: Undisturbed) -> bool:
     """Users meet the page, what they met before, or a rollback that is complete on every host."""
     answer = sandbox.answer()
     if answer.headers.get("x-maintenance") == "on" or answer.status_code >= 500:
         return True
-    return sandbox.live() == undisturbed["live"]
+    return bool(sandbox.live() == undisturbed.end["live"])
 
 
-@pytest.fixture(scope="module")
-def undisturbed(running: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The points and the end state of a run that nobody disturbs."""
+def broken(sandbox: Sandbox, case: Case) -> set[bytes]:
+    """Break what the case breaks; the sessions there are then."""
+    if case.scenario:
+        sandbox.break_(case.scenario)
+    return sessions(sandbox)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.playbook)
+def undisturbed(
+    request: pytest.FixtureRequest, running: Sandbox, tmp_path_factory: pytest.TempPathFactory
+) -> Undisturbed:
+    case: Case = request.param
     running.reset()
-    running.break_("backend-500")
+    old_sessions = broken(running, case)
     records = tmp_path_factory.mktemp("undisturbed")
-    assert start(running, records) == 0, (records / "output").read_text()
-    return {**end_state(running), "points": points(records)}
+    assert start(running, case, records) == 0, (records / "output").read_text()
+    return Undisturbed(case, points(records), end_state(running, old_sessions))
 
 
-def test_an_undisturbed_run_ends_well(undisturbed: dict[str, Any]) -> None:
-    assert undisturbed["live"] == dict.fromkeys(HOSTS, "v1.1.0")
-    assert undisturbed["rollbacks"] == {host: ["v1.1.0"] for host in HOSTS}
-    assert (undisturbed["status"], undisturbed["page"], undisturbed["locked"]) == (200, False, False)
+def test_an_undisturbed_run_ends_well(undisturbed: Undisturbed) -> None:
+    end = undisturbed.end
+    assert end["live"] == dict.fromkeys(HOSTS, "v1.1.0")
+    assert (end["status"], end["page"], end["locked"]) == (200, False, False)
+    assert ("Contact", "name") in end["database"]["columns"]
+    assert len(end["other keys"]) == 26
+    destructive = undisturbed.case.scenario == "migration-destructive"
+    assert (("Contact_columns", "phone") in end["database"]["archived"]) == destructive
+    assert (end["old sessions"] == 0) == (undisturbed.case.playbook == "sessions")
 
 
 def test_killed_anywhere_the_same_command_ends_in_the_same_state(
-    sandbox: Sandbox, undisturbed: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest
+    sandbox: Sandbox, undisturbed: Undisturbed, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    every = undisturbed["points"]
-    chosen = every if request.config.getoption("--every-fault") else random.Random(SEED).sample(every, SAMPLE)
-    wanted = {key: value for key, value in undisturbed.items() if key != "points"}
-    for number, point in enumerate(chosen):
+    case, every = undisturbed.case, undisturbed.points
+    all_of_them = request.config.getoption("--every-fault")
+    for number, point in enumerate(every if all_of_them else random.Random(SEED).sample(every, case.sample)):
         if number:
             sandbox.reset()
-        sandbox.break_("backend-500")
         records = tmp_path / point.replace(":", "-")
-        code = start(sandbox, records, kill_at=point)
-        said = (records / "output").read_text()
-        assert code in (0, -9), f"{point}: {said}"
-        assert users_are_safe(sandbox, undisturbed), f"{point}: {said}"
-        assert start(sandbox, records) == 0, f"{point}: {(records / 'output').read_text()}"
-        assert end_state(sandbox) == wanted, f"{point}: {(records / 'output').read_text()}"
-
+        with Load(sandbox.layout, rate=REQUESTS_PER_SECOND, services=["api"]) as load:
+            old_sessions = broken(sandbox, case)
+            code = start(sandbox, case, records, kill_at=point)
+            said = (records / "output").read_text()
+            assert code in (0, -9), f"{point}: {said}"
+            assert users_are_safe(sandbox, undisturbed), f"{point}: {said}"
+            assert start(sandbox, case, records) == 0, f"{point}: {(records / 'output').read_text()}"
+        assert end_state(sandbox, old_sessions) == undisturbed.end, f"{point}: {(records / 'output').read_text()}"
+        assert missing_rows(sandbox.layout, load.record.acknowledged) == [], point

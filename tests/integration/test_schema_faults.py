@@ -125,6 +125,20 @@ def wait_for(happened: Callable[[], Any]) -> None:
 # --- locks
 
 
+def test_nobody_else_could_write_what_was_changed(renamed: World) -> None:
+    assert renamed.roll_back()["shut_out"] == ['"public"."Contact"']
+
+
+def test_what_another_session_could_still_write_is_not_changed(
+    renamed: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transaction.Transaction, "_lock", lambda *_arguments: None)
+    before = renamed.contents()
+    result = renamed.roll_back()
+    assert result["exit_code"] == 3 and '"public"."Contact": another session could still write there' in result["msg"]
+    assert renamed.contents() == before
+
+
 @contextlib.contextmanager
 def holding(url: str, *sql: str) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(url, application_name="nightly report") as holder:

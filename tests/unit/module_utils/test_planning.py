@@ -22,10 +22,23 @@ def marks(**known: str) -> dict[str, Any]:
     return {"backend": {letter * 40: {"mark": mark} for letter, mark in known.items()}}
 
 
-def plan(reports: dict[str, Any], known: dict[str, Any], wanted: str | None = None, verdicts: Any = EQUAL) -> Any:
+RENAMED = {
+    "b" * 12: {"verdict": "destructive", "reasons": ["column name was renamed"]},
+    "c" * 12: {"verdict": "equal", "reasons": []},
+}
+
+
+def plan(
+    reports: dict[str, Any],
+    known: dict[str, Any],
+    wanted: str | None = None,
+    verdicts: Any = EQUAL,
+    schema_too: bool = False,
+) -> Any:
     return planning.plan_service(
-        "backend", BACKEND, hosts=list(reports), reports=reports, marks=known, wanted=wanted, verdicts=verdicts
-    )
+        "backend", BACKEND, hosts=list(reports), reports=reports, marks=known, wanted=wanted, verdicts=verdicts,
+        schema_too=schema_too,
+    )  # fmt: skip
 
 
 def test_the_newest_release_that_was_live_and_good_is_chosen() -> None:
@@ -102,17 +115,44 @@ def test_an_additive_schema_goes_back_by_code_alone_and_says_why() -> None:
 
 
 def test_a_destructive_schema_goes_back_with_the_code() -> None:
-    verdicts = {"b" * 12: {"verdict": "destructive", "reasons": ["column name was renamed"]}}
-    part = plan({"api-1": REPORT}, marks(b="good"), verdicts=verdicts)
-    assert part["schema"]["rollback"]
+    part = plan({"api-1": REPORT}, marks(b="good"), verdicts=RENAMED)
+    assert part["schema"]["rollback"] and part["schema"]["from"] == BAD["release"]
     assert planning.databases_for(full_plan(backend=part), ["db-1", "db-2"]) == ["db-1"]
 
 
-def test_a_schema_does_not_go_back_while_hosts_run_different_releases() -> None:
-    verdicts = {"a" * 12: {"verdict": "destructive", "reasons": ["column name was renamed"]}}
-    reports = {"api-1": REPORT, "api-2": {"live": GOOD, "candidates": [BAD, OLD]}}
-    with pytest.raises(Refused, match="2 releases are live"):
-        plan(reports, marks(a="good", b="bad"), verdicts=verdicts)
+def test_the_release_that_has_the_databases_migrations_tells_how_they_go_back_whichever_is_live() -> None:
+    reports = {"api-1": {"live": GOOD, "candidates": [BAD, OLD]}, "api-2": REPORT}
+    assert plan(reports, marks(b="good"), "v1.1.0", RENAMED)["schema"]["from"] == BAD["release"]
+    unknown = {"b" * 12: RENAMED["b" * 12]}
+    with pytest.raises(Refused, match="no release at hand has exactly its migrations"):
+        plan(reports, marks(b="good"), "v1.1.0", unknown)
+
+
+ADDED = {
+    "b" * 12: {"verdict": "additive", "reasons": ["table Campaign was added"]},
+    "c" * 12: {"verdict": "equal", "reasons": []},
+}
+
+
+def test_a_schema_rollback_takes_the_code_along_that_needs_it() -> None:
+    part = plan({"api-1": REPORT}, marks(b="good"), verdicts=ADDED, schema_too=True)
+    assert (part["action"], part["to"]["ref"], part["stop_traffic"]) == ("rollback", "v1.1.0", True)
+    assert part["schema"]["rollback"] and part["schema"]["from"] == BAD["release"]
+
+
+def test_a_schema_rollback_leaves_good_code_where_it_is_and_verifies_it() -> None:
+    live = {"api-1": {"live": GOOD, "candidates": [BAD, OLD]}}
+    part = plan(live, marks(b="good", c="bad"), verdicts=ADDED, schema_too=True)
+    assert (part["action"], part["from"], part["to"]) == ("rollback", [GOOD], GOOD)
+    assert part["schema"]["rollback"] and part["schema"]["from"] == BAD["release"]
+    words = {"severity": "P1", "procedure": "database", "environment": "x", "reason": "y"}
+    lines = planning.summary({**full_plan(backend=part), **words})
+    assert any("stays on api-1, its database goes back" in line for line in lines)
+
+
+def test_a_schema_rollback_changes_nothing_where_the_schema_is_equal() -> None:
+    live = {"api-1": {"live": GOOD, "candidates": [BAD, OLD]}}
+    assert plan(live, marks(b="good"), schema_too=True)["action"] == "none"
 
 
 def full_plan(**parts: Any) -> dict[str, Any]:

@@ -71,6 +71,18 @@ def test_the_plan_and_the_checks_are_told(progress: Progress) -> None:
     assert list(console.plain_lines(checks))[1].endswith("api-1: health: answered 500")
 
 
+def test_what_a_schema_rollback_would_do_is_told_once(progress: Progress) -> None:
+    at_risk = [{"kind": "column", "table": "public.Contact", "column": "phone", "rows": 3}]
+    worked_out = {"undone": {"2_phone": "inverse"}, "sql": ["ALTER\n  TABLE x"], "archive": "rollback_1"}
+    told = task(progress, **worked_out, at_risk=at_risk)[0]
+    assert list(console.plain_lines({**told, "elapsed": 0})) == [
+        "    0.0 s  taken back: 2_phone, by inverse",
+        "    0.0 s  archived in rollback_1: 3 rows of public.Contact.phone (column)",
+        "    0.0 s    ALTER TABLE x;",
+    ]
+    assert "schema" not in [happening["event"] for happening in task(progress, **worked_out, at_risk=[])]
+
+
 def test_every_step_of_every_procedure_has_a_budget() -> None:
     for name in policy.procedures():
         named = set(policy.steps(policy.playbook(name)))
