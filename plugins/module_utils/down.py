@@ -86,6 +86,8 @@ class Loss(NamedTuple):
     name: str
     column: str = ""
     kept_values: tuple[str, ...] = ()
+    # The enum of `kept_values`, by the name that the script creates it under.
+    enum: tuple[str, ...] = ()
     # What the script calls it when it comes to it.
     current: tuple[str, ...] = ()
 
@@ -109,6 +111,10 @@ class Script:
         self._live_tables: dict[Name, Name] = {}
         self._live_columns: dict[tuple[str, str, str], str] = {}
         self._enums: dict[Name, tuple[str, ...]] = {}
+        # Of an enum whose values the script renames: what the live database calls them.
+        self._live_values: dict[Name, dict[str, str]] = {}
+        # What an enum that the script creates is called in the end, because it takes another's place.
+        self._final_enums: dict[tuple[str, ...], Name] = {}
         self._created: set[Name] = set()
 
     def read(self, sql: str, source: str) -> None:
@@ -117,9 +123,16 @@ class Script:
                 self._read(node, text, source)
 
     def check(self) -> None:
-        """Refused with every statement that must not run."""
+        """Refused with every statement that must not run; then values are told by the names that they have now."""
         if self._refused:
             raise Refused("; ".join(self._refused), _ADVICE)
+        self.statements = [
+            each._replace(losses=[self._with_live_values(loss) for loss in each.losses]) for each in self.statements
+        ]
+
+    def _with_live_values(self, loss: Loss) -> Loss:
+        live = self._live_values.get(self._final_enums.get(loss.enum, ("", "")), {})
+        return loss._replace(kept_values=tuple(live.get(value, value) for value in loss.kept_values))
 
     @property
     def losses(self) -> list[Loss]:
@@ -161,7 +174,8 @@ class Script:
             return []
         enum = self._enum_of(command.def_)
         if kind == CHANGED and enum is not None:
-            return [self._column_loss(VALUES, table, command.name)._replace(kept_values=enum)]
+            name = grammar.named(command.def_.typeName.names, self._schema)
+            return [self._column_loss(VALUES, table, command.name)._replace(kept_values=enum, enum=name)]
         return [self._column_loss(kind, table, command.name)]
 
     def _enum_of(self, definition: Any) -> tuple[str, ...] | None:
@@ -193,6 +207,9 @@ class Script:
         elif kind == "CreateEnumStmt":
             values = tuple(value.sval for value in node.vals or ())
             self._enums[grammar.named(node.typeName, self._schema)] = values
+        elif kind == "AlterEnumStmt" and node.oldVal:
+            live = self._live_values.setdefault(grammar.named(node.typeName, self._schema), {})
+            live[node.newVal] = live.pop(node.oldVal, node.oldVal)
         elif kind == "RenameStmt":
             self._follow_rename(node)
 
@@ -201,9 +218,21 @@ class Script:
         if word == "table":
             old = self._table(node.relation)
             self._live_tables[(old[0], node.newname)] = self._live(old)
+        elif word == "type":
+            self._follow_renamed_type(node)
         elif word == "column":
             table = self._live(self._table(node.relation))
             self._live_columns[(*table, node.newname)] = self._live_columns.get((*table, node.subname), node.subname)
+
+    def _follow_renamed_type(self, node: Any) -> None:
+        """Prisma creates an enum anew, gives columns the new one, and renames the old out of its way: that one keeps
+        its place here, since the new one takes it."""
+        old = grammar.named(node.object, self._schema)
+        new = (old[0], node.newname)
+        if old in self._enums:
+            self._final_enums[old] = new
+        elif not self._enums:
+            self._live_values[new] = self._live_values.pop(old, {})
 
 
 def kinds(node: Any) -> list[str]:

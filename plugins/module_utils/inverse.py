@@ -15,11 +15,15 @@ _PRISMA_SEES = ("table", "index", "type")
 
 
 class Rename(NamedTuple):
-    """A table or a column has another name since; `table` and `column` are the new ones, as schema.prisma has them."""
+    """A table or a column has another name since; `table` and `column` are the new ones, as schema.prisma has them.
+
+    Of a `block` enum they are the type and its value.
+    """
 
     table: tuple[str, ...]
     column: str
     old: str
+    block: str = "model"
 
 
 # Of an index or a constraint, which schema.prisma need not name.
@@ -154,7 +158,8 @@ class Inverse:
             self._nothing(node)
         elif node.oldVal:
             old, new = grammar.literal(node.oldVal), grammar.literal(node.newVal)
-            self._step(f"ALTER TYPE {quoted(*name)} RENAME VALUE {new} TO {old}", in_prisma=True)
+            rename = Rename(name, node.newVal, node.oldVal, "enum")
+            self._step(f"ALTER TYPE {quoted(*name)} RENAME VALUE {new} TO {old}", in_prisma=True, rename=rename)
         else:
             self._step(None, in_prisma=True)
 
@@ -165,7 +170,10 @@ class Inverse:
         elif word == "type":
             schema, old = grammar.named(node.object, self._schema)
             sql = f"ALTER TYPE {quoted(schema, node.newname)} RENAME TO {quoted(old)}"
-            self._step(sql, in_prisma=True)
+            is_new = (schema, old) in self._types
+            self._step(sql, in_prisma=True, of_new=is_new, rename=Rename((schema, node.newname), "", old, "enum"))
+            if is_new:
+                self._types.add((schema, node.newname))
         elif word == "constraint" and node.relation:
             table = self._table(node.relation)
             sql = f"ALTER TABLE {quoted(*table)} RENAME CONSTRAINT {quoted(node.newname)} TO {quoted(node.subname)}"

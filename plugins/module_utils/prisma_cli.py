@@ -32,8 +32,14 @@ FILE_FLAGS = {
 _URL_VARIABLE = re.compile(r'^\s*url\s*=\s*env\("(\w+)"\)', re.MULTILINE)
 _URL_LINES = re.compile(r"^\s*(?:url|directUrl|shadowDatabaseUrl)\s*=.*\n", re.MULTILINE)
 _DATASOURCE = re.compile(r"^[ \t]*datasource\s+\w+\s*\{\s*\n", re.MULTILINE)
-_MODEL = re.compile(r"^[ \t]*model\s+(\w+)\s*\{.*?^[ \t]*\}", re.MULTILINE | re.DOTALL)
-_FIELD = re.compile(r"^[ \t]+(\w+)[ \t]+\w[^\n]*", re.MULTILINE)
+_BLOCKS = {
+    kind: re.compile(rf"^[ \t]*{kind}\s+(\w+)\s*\{{.*?^[ \t]*\}}", re.MULTILINE | re.DOTALL)
+    for kind in ("model", "enum")
+}
+_LINES = {
+    "model": re.compile(r"^[ \t]+(\w+)[ \t]+\w[^\n]*", re.MULTILINE),
+    "enum": re.compile(r"^[ \t]+(\w+)(?![\w.])[^\n]*", re.MULTILINE),
+}
 _BEFORE_COMMENT = re.compile(r'(?:"(?:\\.|[^"\\])*"|[^"/]|/(?!/))*')
 _SHOWN_CHARACTERS = 2000
 
@@ -116,21 +122,22 @@ def as_version(schema: str, major: int) -> str:
 
 
 def with_renames_undone(schema: str, renames: list[Rename]) -> str:
-    """The schema with tables and columns mapped to the names they had; the latest rename is undone first."""
+    """The schema with tables, columns, enums and values mapped to the names they had; the latest is undone first."""
     for rename in reversed(renames):
-        models = [found for found in _MODEL.finditer(schema) if _mapped_name(found, "@@map") == rename.table[-1]]
-        for model in models[:1]:
-            changed = _with_old_name(model, rename)
-            schema = schema[: model.start()] + changed + schema[model.end() :]
+        blocks = _BLOCKS[rename.block].finditer(schema)
+        named = [found for found in blocks if _mapped_name(found, "@@map") == rename.table[-1]]
+        for block in named[:1]:
+            changed = _with_old_name(block, rename)
+            schema = schema[: block.start()] + changed + schema[block.end() :]
     return schema
 
 
-def _with_old_name(model: re.Match[str], rename: Rename) -> str:
-    block = model.group()
+def _with_old_name(found: re.Match[str], rename: Rename) -> str:
+    block = found.group()
     if not rename.column:
         without = re.sub(r"\n[ \t]*@@map\([^)]*\)", "", block)
         return f'{without[:-1]}  @@map("{rename.old}")\n}}'
-    for field in _FIELD.finditer(block):
+    for field in _LINES[rename.block].finditer(block):
         if _mapped_name(field, "@map") == rename.column:
             line = re.sub(r"(?<!@)@map\([^)]*\)", "", field.group())
             words = _BEFORE_COMMENT.match(line)

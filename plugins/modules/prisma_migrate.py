@@ -65,12 +65,13 @@ options:
     type: dict
     default: {}
   timeout:
-    description: Seconds to wait for the database when it is read, and for O(prisma).
+    description: Seconds to wait for the database when it is read, and for O(prisma) when it compares.
     type: float
     default: 30
   wait:
     description:
       - Seconds that a change of the database may take, with waiting for locks and for its reconnecting.
+      - C(prisma migrate deploy) may take as long.
       - A table is waited for half a second at a time, so that its readers never wait longer behind it.
     type: float
     default: 300
@@ -529,7 +530,8 @@ def deploy(module: AnsibleModule, subject: Subject, pending: list[str], name: st
     restored: list[dict[str, Any]] = []
     with run.change("schema.deployed", {"pending": pending, "restore": name}) as change:
         if pending:
-            answer = prisma_cli.ask(subject.cli, subject.release, ["migrate", "deploy"])
+            patient = subject.cli._replace(seconds=module.params["wait"])
+            answer = prisma_cli.ask(patient, subject.release, ["migrate", "deploy"])
             if answer.code != 0:
                 raise Held(f"prisma migrate deploy did not succeed: {answer.said}", "Look at state status.")
         if name:

@@ -225,6 +225,29 @@ def test_values_of_an_enum_that_the_old_release_does_not_know(world: World) -> N
     assert (forward["restored"][0]["restored"], forward["restored"][0]["reason"]) == (1, "1 rows have a newer value")
 
 
+def test_a_renamed_value_keeps_its_rows_although_another_value_has_no_inverse(world: World) -> None:
+    old_sql = """CREATE TYPE "Role" AS ENUM ('MEMBER', 'ADMIN');
+    ALTER TABLE "Contact" ADD COLUMN "role" "Role" NOT NULL DEFAULT 'MEMBER';"""
+    new_sql = OWNER + """ALTER TYPE "Role" RENAME VALUE 'ADMIN' TO 'boss';"""
+    world.old = world.release(OLD, STATUS_MODEL, **{"2_role": old_sql})
+    model = STATUS_MODEL.replace("  ADMIN\n", '  BOSS @map("boss") // was ADMIN\n  OWNER\n')
+    world.new = world.release(NEW, model, **{"2_role": old_sql, "3_owner": new_sql})
+    for name, sql in {"1_init": INIT, "2_role": old_sql}.items():
+        Ledger(world.url).applied(name, sql)
+    for sql in (OWNER, """ALTER TYPE "Role" RENAME VALUE 'ADMIN' TO 'boss';"""):
+        world.execute(sql)
+    Ledger(world.url).recorded("3_owner", new_sql, finished=True)
+    world.execute("""INSERT INTO "Contact" (email, role) VALUES ('a', 'boss'), ('b', 'OWNER'), ('c', 'MEMBER')""")
+    shown = world.roll_back(check=True)
+    assert shown["at_risk"] == [{"kind": "enum values", "table": "public.Contact", "column": "role", "rows": 1}]
+    result = world.roll_back()
+    assert not result.get("failed"), result
+    assert result["drift"]["state"] == "none"
+    assert world.execute('SELECT email, role::text FROM "Contact" ORDER BY 1') == [
+        ("a", "ADMIN"), ("b", "MEMBER"), ("c", "MEMBER"),
+    ]
+
+
 def test_what_has_no_inverse_is_asked_of_prisma_and_a_rename_still_loses_nothing(world: World) -> None:
     model = """model Person {
       id       Int     @id @default(autoincrement())
