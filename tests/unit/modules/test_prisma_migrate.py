@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.marketsage.rollback.plugins.module_utils import drift, library, prisma
+from ansible_collections.marketsage.rollback.plugins.module_utils import archive, drift, library, prisma
 from ansible_collections.marketsage.rollback.plugins.module_utils.ddl import SchemaChange
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, RollbackError, Unknown
 from ansible_collections.marketsage.rollback.plugins.modules import prisma_migrate
@@ -397,19 +397,20 @@ def test_a_cli_that_cannot_be_started_is_unknown(release: Make) -> None:
 
 
 class Cursor:
-    """A database that has exactly this ledger."""
+    """A database that has exactly this ledger, and no archive."""
 
     def __init__(self, rows: list[prisma.Row] | None) -> None:
         self._rows = rows
+        self._asked: tuple[Any, ...] = ()
 
-    def execute(self, *_arguments: Any) -> None:
-        pass
+    def execute(self, _statement: Any, values: tuple[Any, ...] = ()) -> None:
+        self._asked = values
 
     def fetchone(self) -> tuple[str | None]:
         return (None if self._rows is None else "_prisma_migrations",)
 
     def fetchall(self) -> list[prisma.Row]:
-        return self._rows or []
+        return [] if archive.MANIFEST in self._asked else self._rows or []
 
 
 @pytest.fixture
