@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import command, postgres, validate
-from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held, RollbackError
 from ansible_collections.marketsage.rollback.plugins.module_utils.postgres_tools import Tools
 
 ARGUMENT = {
@@ -26,15 +26,20 @@ ARGUMENT = {
 }
 _SIDE = "rollback_side_"
 _LONGEST_DIRECTORY = 90
-# Nobody connects before the recovery has ended; nothing is listened to but a socket in a private directory.
+# Nobody connects before the recovery has ended; nothing is listened to but a socket in a private directory; and no
+# library is loaded that would do in the side cluster what it does in the live one, such as running jobs.
+_LOG = "side.log"
 _CONFIGURATION = """
 listen_addresses = ''
 unix_socket_directories = '{directory}'
 hot_standby = off
 archive_mode = off
 fsync = off
-hba_file = '{directory}/pg_hba.conf'
-ident_file = '{directory}/pg_ident.conf'
+port = 5432
+ssl = off
+shared_preload_libraries = ''
+hba_file = '{directory}/rollback_hba.conf'
+ident_file = '{directory}/rollback_ident.conf'
 """
 
 
@@ -67,7 +72,9 @@ class PgBackRest(NamedTuple):
             tools.say(f"pgBackRest restores stanza {self.stanza} as it was at {target.isoformat()} into {directory}")
             self._restore(server, directory, target)
             self._start(server, directory)
-            yield _side_server(server, directory)
+            side = _side_server(server, directory)
+            _await_end_of_recovery(side, directory)
+            yield side
         finally:
             self._discard(server, directory)
 
@@ -78,12 +85,14 @@ class PgBackRest(NamedTuple):
 
     def _start(self, server: postgres.Server, directory: str) -> None:
         for name, text in (
-            ("postgresql.conf", _CONFIGURATION.format(directory=directory)),
-            ("pg_hba.conf", "local all all trust\n"),
-            ("pg_ident.conf", ""),
+            # What ALTER SYSTEM has set wins over postgresql.conf, and the last line wins over earlier ones.
+            ("postgresql.auto.conf", _CONFIGURATION.format(directory=directory)),
+            ("postgresql.conf", ""),
+            ("rollback_hba.conf", "local all all trust\n"),
+            ("rollback_ident.conf", ""),
         ):
-            self._execute(server, "sh", "-c", 'printf %s "$1" > "$0"', os.path.join(directory, name), text)
-        log = os.path.join(directory, "side.log")
+            self._execute(server, "sh", "-c", 'printf %s "$1" >> "$0"', os.path.join(directory, name), text)
+        log = os.path.join(directory, _LOG)
         wait = ["-w", "-t", str(max(1, int(server.deadline.left()))), "-l", log]
         self._execute(server, os.path.join(self.bin_dir, "pg_ctl"), "-D", directory, *wait, "start", log=log)
 
@@ -95,8 +104,8 @@ class PgBackRest(NamedTuple):
 
     def _discard(self, server: postgres.Server, directory: str) -> None:
         if os.path.exists(os.path.join(directory, "postmaster.pid")):
-            stop = ["-D", directory, "-m", "immediate", "-w", "stop"]
-            command.execute("pg_ctl", [*self.as_user, f"{self.bin_dir}/pg_ctl", *stop], "/", _environment(), server.deadline)
+            stop = [*self.as_user, f"{self.bin_dir}/pg_ctl", "-D", directory, "-m", "immediate", "-w", "stop"]
+            command.execute("pg_ctl", stop, "/", _environment(), server.deadline)
         self._execute(server, "rm", "-rf", "--", directory)
 
     def _execute(self, server: postgres.Server, *argv: str, log: str = "") -> None:
@@ -124,6 +133,22 @@ def _side_server(server: postgres.Server, directory: str) -> postgres.Server:
     return postgres.Server(url, server.deadline.left())
 
 
+def _await_end_of_recovery(side: postgres.Server, directory: str) -> None:
+    """Wait until the side cluster has replayed what it is to replay, and accepts connections."""
+    said = ""
+    for _attempt in side.deadline.attempts(0.2, longest=2):
+        if not os.path.exists(os.path.join(directory, "postmaster.pid")):
+            said = _read(os.path.join(directory, _LOG))
+            break
+        try:
+            with side.connect() as connection:
+                connection.execute("SELECT 1")
+            return
+        except RollbackError as error:
+            said = str(error)
+    raise Held(f"the side cluster has not come up as it was then: {command.tail(said)}")
+
+
 def point_in_time(text: str) -> datetime:
     """A time with its time zone, not in the future, in UTC."""
     try:
@@ -138,7 +163,7 @@ def point_in_time(text: str) -> datetime:
 
 
 def archive_until_now(server: postgres.Server) -> None:
-    """Have the write-ahead log archived up to now, with a commit in it that is later than any time that was asked for."""
+    """Have the write-ahead log archived up to now, and a commit later than any that was asked for."""
     with server.connect() as connection:
         connection.execute("SELECT pg_current_xact_id()")
         segment = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()[0]
