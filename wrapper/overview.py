@@ -21,6 +21,7 @@ def show(found: dict[str, Any]) -> None:
     for archive in found["archives"]:
         waiting = f"{archive['waiting']} of {archive['items']} things not brought back"
         console.print(f"archive      {archive['name']}: {waiting}", highlight=False)
+    console.print(backup_line(found["backups"]))
     for service, hosts in found["services"].items():
         console.print(service_table(service, hosts, found))
 
@@ -37,6 +38,19 @@ def maintenance_line(host: str, read: dict[str, Any]) -> Text:
     if enabled is None:
         return Text(f"maintenance  unknown on {host}: {read.get('msg', 'not read')}", style="yellow")
     return Text(f"maintenance  {'ON' if enabled else 'off'} on {host}", style="bold yellow" if enabled else "green")
+
+
+def backup_line(read: dict[str, Any]) -> Text:
+    """The last proven backup: its id, age and size."""
+    if "backups" not in read:
+        return Text(f"backup       unknown: {read.get('msg', 'no backups are configured')}", style="yellow")
+    proven = [backup for backup in read["backups"] if backup["state"] == "proven"]
+    if not proven:
+        return Text("backup       none is proven", style="bold yellow")
+    last = proven[0]
+    hours, minutes = divmod(last["age"] // 60, 60)
+    size = f"{last['size'] / 1e6:.1f} MB, {last['rows']} rows"
+    return Text(f"backup       {last['id']}, {hours} h {minutes} min old, {size}, proven", style="green")
 
 
 def service_table(service: str, hosts: list[str], found: dict[str, Any]) -> Table:

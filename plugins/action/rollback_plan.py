@@ -61,8 +61,7 @@ def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
         "services": kept_services(arguments, recovery) if recovery else services_to_roll_back(arguments),
         **recovery,
     }
-    if arguments["takes_backup"]:
-        plan["takes_backup"] = True
+    plan.update(recovery_planning.backup_part(arguments["takes_backup"], arguments["point_in_time"]))
     if arguments["instead_of"]:
         plan["instead_of"] = validate.run_id(arguments["instead_of"], "instead_of")
     plan["balancers"] = planning.balancers_for(plan, arguments["balancers"])
@@ -133,7 +132,7 @@ def run_to_go_on_with(control: Control, arguments: dict[str, Any]) -> str | None
     if arguments["instead_of"] and not arguments["run_id"]:
         return None
     if not arguments["run_id"]:
-        asked = ("environment", "procedure", "severity", "reason", "session_scope")
+        asked = ("environment", "procedure", "severity", "reason", "session_scope", "point_in_time")
         return control.interrupted(control_action.operator(), {key: arguments[key] for key in asked})
     run_id = validate.run_id(arguments["run_id"])
     if not arguments["severity"] and control.plan(run_id) is None:
@@ -176,6 +175,7 @@ class ActionModule(control_action.ControlAction):
         "recovery": {"type": "dict"},
         "accept_loss": {"type": "str", "default": ""},
         "takes_backup": {"type": "bool", "default": False},
+        "point_in_time": {"type": "str"},
         "signed_sessions": {"type": "list", "elements": "dict", "default": []},
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.marketsage.rollback.plugins.module_utils import data_loss
+from ansible_collections.marketsage.rollback.plugins.module_utils import data_loss, pgbackrest
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused
 from ansible_collections.marketsage.rollback.plugins.module_utils.postgres_tools import megabytes
 
@@ -36,6 +36,16 @@ def _refuse_unfit(chosen: dict[str, Any], migrations_lost: int) -> None:
         )
 
 
+def backup_part(takes_backup: bool, moment: str | None) -> dict[str, Any]:
+    """Where a backup is taken: of now, or of how the database was at a time."""
+    if not takes_backup:
+        return {}
+    if moment is None:
+        return {"takes_backup": True}
+    pgbackrest.point_in_time(moment)
+    return {"takes_backup": True, "point_in_time": moment}
+
+
 def restores(plan: dict[str, Any]) -> bool:
     return bool(plan.get("recovery", {}).get("action") == "restore")
 
@@ -47,7 +57,8 @@ def needs_database(plan: dict[str, Any]) -> bool:
 def summary(plan: dict[str, Any]) -> list[str]:
     """The plan's lines; how much would be lost differs from one look to the next."""
     if plan.get("takes_backup"):
-        return [f"database: a backup is taken on {', '.join(plan['databases'])} and proven by a restore"]
+        moment = f" of how it was at {plan['point_in_time']}" if "point_in_time" in plan else ""
+        return [f"database: a backup{moment} is taken on {', '.join(plan['databases'])} and proven by a restore"]
     recovery = plan.get("recovery")
     if not recovery:
         return []

@@ -143,6 +143,9 @@ options:
     description: Whether a backup of the database is taken.
     type: bool
     default: false
+  point_in_time:
+    description: The time (ISO 8601, with its zone) of which it is taken, instead of now.
+    type: str
 attributes:
   action:
     description: Runs on the controller.
