@@ -49,6 +49,7 @@ faults: setup
 
 benchmark: setup
 	$(BIN)/python benchmarks/critical.py
+	$(BIN)/python benchmarks/schema.py
 
 clean:
 	rm -rf .venv .ansible .mypy_cache .pytest_cache .ruff_cache dist
