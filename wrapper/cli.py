@@ -20,12 +20,15 @@ _INVENTORY = click.option(
     default=policy.SANDBOX,
     help="Where things are [default: $ROLLBACK_INVENTORY, else the sandbox].",
 )
+_COMPONENT = click.argument("component", required=False)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output, versioned.")
 _SEVERITY = click.option("-s", "--severity", required=True, metavar="P0..P3", help="The severity of the incident.")
 _REASON = click.option("-r", "--reason", required=True, help="Why, in one line; it goes into the record.")
 _TO = click.option("--to", metavar="RELEASE", help="The release to go back to, instead of the last good one.")
 _INSTEAD_OF = click.option("--instead-of", metavar="RUN", help="Take the place of a held or interrupted run.")
-_ANYWAY = click.option("--anyway", is_flag=True, help="Roll back although the severity prefers to fix forward.")
+_ANYWAY = click.option(
+    "--anyway", is_flag=True, help="Roll back although the severity prefers to fix forward or the component is well."
+)
 _WORDS = click.option(
     "-e",
     "--extra-vars",
@@ -61,6 +64,7 @@ def _request(
     *,
     severity: str,
     reason: str,
+    component: str | None = None,
     to: str | None = None,
     instead_of: str | None = None,
     anyway: bool = False,
@@ -71,12 +75,17 @@ def _request(
         if service not in policy.procedures():
             known = ", ".join(policy.procedures())
             raise click.BadParameter(f"service: {service!r} is not one of {known}")
+        if (service == "component") != bool(component):
+            known = ", ".join(policy.components())
+            raise click.BadParameter(f"component: say 'component NAME'; the components are {known}")
         request: dict[str, Any] = {
             "severity": validate.severity(severity),
             "reason": validate.reason(reason),
             "anyway": anyway,
             **_words(service, words),
         }
+        if component:
+            request["component"] = validate.identifier(component, "component")
         if to:
             request["to"] = validate.ref(to)
         if instead_of:
@@ -121,6 +130,7 @@ def _launch(procedure: str, inventory: Path, variables: dict[str, Any], check: b
 
 @main.command()
 @click.argument("service")
+@_COMPONENT
 @_SEVERITY
 @_REASON
 @_TO
@@ -132,7 +142,8 @@ def _launch(procedure: str, inventory: Path, variables: dict[str, Any], check: b
 def plan(service: str, inventory: Path, as_json: bool, **said: Any) -> None:
     """Show what rolling back SERVICE would change; change nothing.
 
-    SERVICE is backend, frontend, full_system, database, restore_archive, data_recovery, backup or sessions.
+    SERVICE is backend, frontend, full_system, database, restore_archive, data_recovery, backup, sessions,
+    frontend_manual (a commit named with --to is built), or component with the name of a COMPONENT.
     """
     _progress, code = _launch(service, inventory, _request(service, **said), True, as_json)
     sys.exit(code)
@@ -140,6 +151,7 @@ def plan(service: str, inventory: Path, as_json: bool, **said: Any) -> None:
 
 @main.command()
 @click.argument("service")
+@_COMPONENT
 @_SEVERITY
 @_REASON
 @_TO
@@ -152,7 +164,8 @@ def plan(service: str, inventory: Path, as_json: bool, **said: Any) -> None:
 def run(service: str, yes: bool, inventory: Path, as_json: bool, **said: Any) -> None:
     """Roll SERVICE back: P0 at once, otherwise after showing the plan and asking.
 
-    SERVICE is backend, frontend, full_system, database, restore_archive, data_recovery, backup or sessions.
+    SERVICE is backend, frontend, full_system, database, restore_archive, data_recovery, backup, sessions,
+    frontend_manual (a commit named with --to is built), or component with the name of a COMPONENT.
     """
     request = _request(service, **said)
     if policy.severity(request["severity"])["rollback"] != "at_once" and not yes:

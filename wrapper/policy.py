@@ -30,6 +30,12 @@ def words(procedure: str) -> list[str]:
     return words
 
 
+def components() -> dict[str, dict[str, Any]]:
+    """What can be rolled back alone: name -> its row."""
+    components: dict[str, dict[str, Any]] = _data("services")["rollback_components"]
+    return components
+
+
 def severity(name: str) -> dict[str, Any]:
     """A row of the decision matrix: name, response_time (seconds), rollback, action."""
     row: dict[str, Any] = _data("policy")["rollback_policy"]["severities"][name]

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import (
     archive,
+    components,
     marks,
     planning,
     recovery_planning,
@@ -61,6 +62,8 @@ def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
         "services": kept_services(arguments, recovery) if recovery else services_to_roll_back(arguments),
         **recovery,
     }
+    if arguments["component"] is not None:
+        plan["component"] = arguments["component"]
     plan.update(recovery_planning.backup_part(arguments["takes_backup"], arguments["point_in_time"]))
     if arguments["instead_of"]:
         plan["instead_of"] = validate.run_id(arguments["instead_of"], "instead_of")
@@ -68,15 +71,20 @@ def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
     if forward:
         plan["archive"] = archive_for(arguments["archive_of"], arguments["archives"])
     plan["databases"] = planning.databases_for(plan, arguments["hosts"].get("database", []))
-    plan.update(
-        session_planning.part(arguments["session_scope"], arguments["session_stores"], arguments["signed_sessions"])
-    )
+    # A component's sessions are cleared with it, not again each time that it is asked for.
+    scope = arguments["session_scope"] if not services or planning.changed_services(plan) else None
+    plan.update(session_planning.part(scope, arguments["session_stores"], arguments["signed_sessions"]))
     return plan
 
 
 def services_to_roll_back(arguments: dict[str, Any]) -> dict[str, Any]:
-    wanted = wanted_for(arguments["services"], arguments["to"])
+    """What is planned for each service; for a component, for the one that it is a part of."""
+    if arguments["named"]:
+        return {name: named_service(name, arguments) for name in arguments["services"]}
     known = marks.load(Control(arguments["control_dir"]).marks_file)
+    if arguments["component"] is not None:
+        return service_of_component(arguments["component"], arguments, known)
+    wanted = wanted_for(arguments["services"], arguments["to"])
     return {
         service: planning.plan_service(
             service,
@@ -90,6 +98,26 @@ def services_to_roll_back(arguments: dict[str, Any]) -> dict[str, Any]:
         )
         for service in arguments["services"]
     }
+
+
+def named_service(service: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    return components.plan_named(service, arguments["hosts"].get(service, []), arguments["reports"])
+
+
+def service_of_component(name: str, arguments: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    row = components.find(name, arguments["components"])
+    service = row["service"]
+    part = components.plan_component(
+        name,
+        row,
+        hosts=arguments["hosts"].get(service, []),
+        reports=arguments["reports"],
+        marks=known,
+        wanted=wanted_for([service], arguments["to"]).get(service),
+        found=arguments["found"],
+        anyway=arguments["anyway"],
+    )
+    return {service: part}
 
 
 def kept_services(arguments: dict[str, Any], recovery: dict[str, Any]) -> dict[str, Any]:
@@ -132,8 +160,8 @@ def run_to_go_on_with(control: Control, arguments: dict[str, Any]) -> str | None
     if arguments["instead_of"] and not arguments["run_id"]:
         return None
     if not arguments["run_id"]:
-        asked = ("environment", "procedure", "severity", "reason", "session_scope", "point_in_time")
-        return control.interrupted(control_action.operator(), {key: arguments[key] for key in asked})
+        asked = ("environment", "procedure", "severity", "reason", "component", "session_scope", "point_in_time")
+        return control.interrupted(control_action.operator(), {key: arguments[key] or None for key in asked})
     run_id = validate.run_id(arguments["run_id"])
     if not arguments["severity"] and control.plan(run_id) is None:
         raise BadInput(f"run_id: there is no run {run_id} in {control.directory}")
@@ -166,6 +194,10 @@ class ActionModule(control_action.ControlAction):
         "hosts": {"type": "dict", "required": True},
         "balancers": {"type": "dict", "required": True},
         "reports": {"type": "dict", "required": True},
+        "component": {"type": "str"},
+        "components": {"type": "dict", "default": {}},
+        "found": {"type": "dict", "default": {}},
+        "named": {"type": "bool", "default": False},
         "schema_verdicts": {"type": "dict"},
         "archives": {"type": "list", "elements": "dict", "default": []},
         "archive_of": {"type": "str"},

@@ -63,6 +63,24 @@ def gate_run(control: Control, run: Run, reports: dict[str, Any]) -> dict[str, A
     return {"changed": False, "passed": sorted(reports)}
 
 
+def withdraw(control: Control, run: Run, reports: dict[str, Any]) -> dict[str, Any]:
+    """Mark as bad what did not pass its gate and is live no more; always Held, with what kept the gate closed."""
+    plan = of_open_run(control, run)
+    said = "; ".join(f"{host}: {planning.why_closed(report)}" for host, report in reports.items())
+    with run.change("withdrawn", {"because": said}) as change:
+        change.outcome = {
+            service: marks.mark(control.marks_file, service, part["to"]["commit"], "bad", by=run.id, reason=said[:300])
+            for service, part in plan["services"].items()
+        }
+    part = next(iter(plan["services"].values()))
+    live, what = planning.name_of(part["from"][0]), plan.get("component", "the target")
+    raise Held(
+        f"{said}. {live} was put back and serves as before",
+        f"Perhaps {what} is not what is broken: name another component or roll the whole service back, "
+        f"with --instead-of {run.id}.",
+    )
+
+
 def close_run(control: Control, run: Run, reports: dict[str, Any], given_up: bool) -> dict[str, Any]:
     """Mark what was left as bad and what is live as good, write the outcome, free the lock."""
     plan = of_open_run(control, run)
@@ -84,7 +102,7 @@ def close_run(control: Control, run: Run, reports: dict[str, Any], given_up: boo
 
 class ActionModule(control_action.ControlAction):
     ARGUMENTS: ClassVar[dict[str, Any]] = {
-        "state": {"type": "str", "required": True, "choices": ["status", "opened", "gated", "closed"]},
+        "state": {"type": "str", "required": True, "choices": ["status", "opened", "gated", "withdrawn", "closed"]},
         "control_dir": {"type": "path", "required": True},
         "plan": {"type": "dict"},
         "run_id": {"type": "str"},
@@ -99,6 +117,7 @@ class ActionModule(control_action.ControlAction):
     REQUIRED_IF: ClassVar[list[Any]] = [
         ("state", "opened", ["plan"]),
         ("state", "gated", ["run", "reports"]),
+        ("state", "withdrawn", ["run", "reports"]),
         ("state", "closed", ["run", "reports"]),
     ]
 
@@ -110,6 +129,7 @@ class ActionModule(control_action.ControlAction):
             run_id = arguments["run_id"] and validate.run_id(arguments["run_id"])
             return open_run(control, arguments["plan"], run_id, self._task.check_mode, arguments["refusal"])
         run = Run(arguments["run"]["id"], arguments["run"]["fence"], control.directory)
-        if arguments["state"] == "gated":
-            return gate_run(control, run, arguments["reports"])
-        return close_run(control, run, arguments["reports"], arguments["given_up"])
+        if arguments["state"] == "closed":
+            return close_run(control, run, arguments["reports"], arguments["given_up"])
+        work = {"gated": gate_run, "withdrawn": withdraw}[arguments["state"]]
+        return work(control, run, arguments["reports"])

@@ -12,9 +12,8 @@ from ansible_collections.marketsage.rollback.plugins.module_utils import api, pr
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError, Unknown
 from ansible_collections.marketsage.rollback.plugins.module_utils.library import Missing
-from ansible_collections.marketsage.rollback.plugins.module_utils.probes import CheckFailed
+from ansible_collections.marketsage.rollback.plugins.module_utils.probes import CheckFailed, filled
 
-_ANY_STATUS = tuple(range(100, 600))
 _MOST_THREADS = 16
 
 REQUEST_OPTIONS = {
@@ -38,16 +37,6 @@ CHECK_OPTIONS = {
 PASSED, FAILED, UNKNOWN = "passed", "failed", "unknown"
 
 
-def filled(value: Any, known: dict[str, str]) -> Any:
-    """`value` with each <name> replaced by what a secret or an earlier answer gave for it."""
-    if isinstance(value, dict):
-        return {key: filled(item, known) for key, item in value.items()}
-    if isinstance(value, str):
-        for name, text in known.items():
-            value = value.replace(f"<{name}>", text)
-    return value
-
-
 def make_request(request: dict[str, Any], known: dict[str, str], timeout: float) -> str:
     """Make one request, remember what it saves, and return the evidence; CheckFailed where the answer is wrong."""
     response = api.request(
@@ -56,7 +45,7 @@ def make_request(request: dict[str, Any], known: dict[str, str], timeout: float)
         headers=filled(request["headers"], known),
         json=filled(request["json"], known),
         timeout=timeout,
-        expect=_ANY_STATUS,
+        expect=probes.ANY_STATUS,
     )
     asked = f"{request['method']} {request['url']}"
     if response.status not in request["status"]:

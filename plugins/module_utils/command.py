@@ -43,10 +43,11 @@ def execute(
     *,
     pass_fds: Sequence[int] = (),
     watch: Callable[[], None] | None = None,
+    niceness: int = 0,
 ) -> tuple[int, str]:
     """Exit code and output; Held, with the parameter's name, where it cannot be run or does not end in time.
 
-    `watch` is called every few seconds until it ends.
+    `watch` is called every few seconds until it ends. A `niceness` above 0 leaves the processor to what serves users.
     """
     try:
         process = subprocess.Popen(
@@ -55,6 +56,9 @@ def execute(
         )  # fmt: skip
     except OSError as error:
         raise Held(f"{name}: {command[0]} cannot be run ({error.strerror})") from None
+    if niceness:
+        with suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PGRP, process.pid, niceness)
     try:
         output = _output(process, deadline, watch)
     except subprocess.TimeoutExpired:

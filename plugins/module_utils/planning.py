@@ -255,7 +255,7 @@ def verify_reports(plan: dict[str, Any], reports: dict[str, Any]) -> list[str]:
         for host in part["hosts"]:
             report = reports.get(host) or {}
             if not report.get("passed"):
-                complaints.append(f"{host}: {report.get('msg') or 'no gate result'}")
+                complaints.append(f"{host}: {why_closed(report)}")
             elif report.get("release") != part["to"]["release"]:
                 complaints.append(f"{host}: answers as {report.get('release')}, planned is {part['to']['release']}")
     for host in plan.get("session_stores", []):
@@ -265,6 +265,12 @@ def verify_reports(plan: dict[str, Any], reports: dict[str, Any]) -> list[str]:
         if not (reports.get(host) or {}).get("passed"):
             complaints.append(f"{host}: the archive is not proved to be back")
     return complaints
+
+
+def why_closed(report: dict[str, Any]) -> str:
+    """What kept a gate closed, as far as it said."""
+    failed = [one for one in report.get("results", []) if one["status"] != "passed"]
+    return report.get("msg") or "; ".join(f"{one['name']}: {one['evidence']}" for one in failed) or "no gate result"
 
 
 def balancers_for(plan: dict[str, Any], reports: dict[str, dict[str, Any]]) -> list[str]:
@@ -294,7 +300,8 @@ def databases_for(plan: dict[str, Any], databases: list[str]) -> list[str]:
 def summary(plan: dict[str, Any]) -> list[str]:
     """The plan in lines that a tired person can check."""
     lines = [f"{plan['severity']} {plan['procedure']} in {plan['environment']}: {plan['reason']}"]
-    lines += [_service_line(service, part) for service, part in plan["services"].items()]
+    for service, part in plan["services"].items():
+        lines += [_service_line(service, part), *_hybrid_lines(service, part)]
     lines += [
         _schema_line(part["schema"])
         for part in plan["services"].values()
@@ -306,6 +313,19 @@ def summary(plan: dict[str, Any]) -> list[str]:
         lines.append(f"archive {plan['archive']}: {back}" if plan["archive"] else "archive: all of it was brought back")
     page = f"maintenance page on {', '.join(plan['balancers'])} meanwhile" if plan["balancers"] else "no page needed"
     return [*lines, f"traffic: {page}" if changes_something(plan) else "nothing to change"]
+
+
+def _hybrid_lines(service: str, part: dict[str, Any]) -> list[str]:
+    """What must be known of a hybrid before it is agreed to."""
+    hybrid = part.get("hybrid")
+    if not hybrid:
+        return []
+    files = ", ".join(f"{len(hybrid[kind])} {kind}" for kind in ("changed", "restored", "removed") if hybrid[kind])
+    rest = f"everything else, migrations too, as in {name_of(part['from'][0])}"
+    return [
+        f"{service}: {hybrid['component']} as in {name_of(hybrid['target'])} ({files}), {rest}",
+        f"{service}: this is a hybrid that never ran; it goes away again where its gate does not pass",
+    ]
 
 
 def _schema_line(schema: dict[str, Any]) -> str:

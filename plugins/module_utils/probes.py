@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.cookies
 import socket
 import ssl
 import time
+import urllib.parse
 from typing import Any, Callable, NamedTuple
 
-from ansible_collections.marketsage.rollback.plugins.module_utils import browser, prisma, prometheus, validate
+from ansible_collections.marketsage.rollback.plugins.module_utils import api, browser, prisma, prometheus, validate
 from ansible_collections.marketsage.rollback.plugins.module_utils import command as configured
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held, RollbackError, Unknown
@@ -17,6 +19,11 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.files import r
 from ansible_collections.marketsage.rollback.plugins.module_utils.library import library
 
 _SECONDS_A_DAY = 86400
+# What Redis says instead of the seconds that a key has left.
+_NO_SUCH_KEY, _NO_EXPIRY = -2, -1
+
+
+ANY_STATUS = tuple(range(100, 600))
 
 
 class CheckFailed(RollbackError):
@@ -29,6 +36,16 @@ class Asked(NamedTuple):
     wanted: dict[str, Any]
     secrets: dict[str, str]
     timeout: float
+
+
+def filled(value: Any, known: dict[str, str]) -> Any:
+    """`value` with each <name> replaced by what a secret or an earlier answer gave for it."""
+    if isinstance(value, dict):
+        return {key: filled(item, known) for key, item in value.items()}
+    if isinstance(value, str):
+        for name, text in known.items():
+            value = value.replace(f"<{name}>", text)
+    return value
 
 
 def sql(asked: Asked) -> str:
@@ -59,6 +76,35 @@ def redis(asked: Asked) -> str:
     if count < least:
         raise CheckFailed(f"{count} keys match {keys}, expected at least {least}")
     return f"{count} keys match {keys}"
+
+
+def session(asked: Asked) -> str:
+    """A login leaves its session in Redis, under the prefix of sessions and for long enough."""
+    wanted, client_library = asked.wanted, library("redis", "checking sessions")
+    url = read_secret(wanted["url_file"], "session.url_file")
+    key = wanted["prefix"] + _logged_in(wanted, asked)
+    try:
+        with contextlib.closing(client_library.Redis.from_url(url, socket_timeout=asked.timeout)) as client:
+            left = client.ttl(key)
+    except client_library.RedisError as error:
+        raise CheckFailed(f"Redis does not answer: {error}") from None
+    if left == _NO_SUCH_KEY:
+        raise CheckFailed(f"a login leaves no session under {wanted['prefix']}")
+    if left != _NO_EXPIRY and left < wanted["seconds"]:
+        raise CheckFailed(f"the session of a login ends in {left} s, expected at least {wanted['seconds']}")
+    return f"the session of a login is kept under {wanted['prefix']}"
+
+
+def _logged_in(wanted: dict[str, Any], asked: Asked) -> str:
+    """The id of the session that a login begins, from its signed cookie (s:ID.SIGNATURE)."""
+    answer = api.request(
+        "POST", wanted["url"], headers=filled(wanted["headers"], asked.secrets),
+        json=filled(wanted["json"], asked.secrets), timeout=asked.timeout, expect=ANY_STATUS,
+    )
+    cookie = http.cookies.SimpleCookie(answer.headers.get("set-cookie", "")).get(wanted["cookie"])
+    if cookie is None:
+        raise CheckFailed(f"POST {wanted['url']} answered {answer.status} without a cookie {wanted['cookie']}")
+    return urllib.parse.unquote(cookie.value)[len("s:") :].rpartition(".")[0]
 
 
 def metric(asked: Asked) -> str:
@@ -136,6 +182,18 @@ PROBES: dict[str, tuple[Callable[[Asked], str], dict[str, Any]]] = {
             "url_file": {"type": "path", "required": True},
             "keys": {"type": "str", "no_log": False},
             "at_least": {"type": "int", "default": 0},
+        },
+    ),
+    "session": (
+        session,
+        {
+            "url": {"type": "str", "required": True},
+            "headers": {"type": "dict", "default": {}},
+            "json": {"type": "dict", "required": True},
+            "cookie": {"type": "str", "required": True},
+            "url_file": {"type": "path", "required": True},
+            "prefix": {"type": "str", "default": "sess:"},
+            "seconds": {"type": "int", "default": 60},
         },
     ),
     "prometheus": (

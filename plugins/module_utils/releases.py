@@ -3,6 +3,7 @@
 """The releases of one service on one host: what is built, what is live, and what was live when."""
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import re
@@ -21,6 +22,8 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.journal import
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 ID_LENGTH = 12
+# A build runs beside what serves users.
+_NICENESS = 10
 _RECORD_KEYS = ("time", "release", "commit", "ref", "action", "by")
 _ABOUT_KEYS = ("release", "commit", "ref", "built_at")
 
@@ -118,6 +121,14 @@ class Releases:
             }
             for entry in latest.values()
         ]
+
+    def with_same_file(self, name: str, tree: str) -> str | None:
+        """The directory of a complete release whose file `name` is to the byte the one in a working tree."""
+        wanted = os.path.join(tree, name)
+        paths = [self.path(one["release"]) for one in self.built() if one["problem"] is None]
+        candidates = (path for path in paths if os.path.isfile(os.path.join(path, name)))
+        same = (path for path in candidates if filecmp.cmp(os.path.join(path, name), wanted, shallow=False))
+        return next(same, None) if os.path.isfile(wanted) else None
 
     def newest_record(self) -> str | None:
         """The id that the record says is live."""
@@ -267,18 +278,45 @@ class Repository:
 
 
 @dataclass(frozen=True)
+class Dependencies:
+    """What a lock file names, in a directory beside it, and the command that installs it there."""
+
+    lock: str
+    directory: str
+    install: list[str]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a working tree becomes a release: commands run in it, one after the other, all within the deadline."""
 
     commands: list[list[str]]
     environment: dict[str, str]
     deadline: Deadline
+    dependencies: Dependencies | None
 
-    def make(self, tree: str) -> None:
+    def make(self, tree: str, releases: Releases) -> None:
+        if self.dependencies:
+            self._provide(self.dependencies, tree, releases)
         for command in self.commands:
-            code, output = execute("build", command, tree, self.environment, self.deadline)
-            if code != 0:
-                raise Held(f"build: {command[0]} ended with {code}: {tail(output)}")
+            self._execute(command, tree)
+
+    def _provide(self, dependencies: Dependencies, tree: str, releases: Releases) -> None:
+        """The dependencies of a release with the very same lock file, else newly installed ones."""
+        donor = releases.with_same_file(dependencies.lock, tree)
+        if donor is None:
+            self._execute(dependencies.install, tree)
+            return
+        source, target = (os.path.join(place, dependencies.directory) for place in (donor, tree))
+        if os.path.islink(source):
+            os.symlink(os.readlink(source), target)
+        else:
+            shutil.copytree(source, target, symlinks=True)
+
+    def _execute(self, command: list[str], tree: str) -> None:
+        code, output = execute("build", command, tree, self.environment, self.deadline, niceness=_NICENESS)
+        if code != 0:
+            raise Held(f"build: {command[0]} ended with {code}: {tail(output)}")
 
 
 def build(releases: Releases, repository: Repository, commit: str, recipe: Recipe) -> None:
@@ -290,7 +328,7 @@ def build(releases: Releases, repository: Repository, commit: str, recipe: Recip
     try:
         tree = os.path.join(workshop, release)
         repository.check_out(commit, tree)
-        recipe.make(tree)
+        recipe.make(tree, releases)
         about = {"release": release, "commit": commit, "ref": repository.name(commit), "built_at": now()}
         write_atomically(os.path.join(tree, "release.json"), canonical(about) + "\n", 0o644)
         _publish(releases, tree, release)

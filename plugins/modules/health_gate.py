@@ -112,6 +112,38 @@ options:
             description: How many keys there must be.
             type: int
             default: 0
+      session:
+        description: A login must leave its session in Redis, as express-session does.
+        type: dict
+        suboptions:
+          url:
+            description: Where to log in, by POST.
+            type: str
+            required: true
+          headers:
+            description: Headers to send; V(<name>) stands for a secret.
+            type: dict
+            default: {}
+          json:
+            description: The JSON body to send; V(<name>) stands for a secret.
+            type: dict
+            required: true
+          cookie:
+            description: The name of the session's cookie, such as C(connect.sid).
+            type: str
+            required: true
+          url_file:
+            description: The private file with the URL of Redis.
+            type: path
+            required: true
+          prefix:
+            description: What the keys of sessions begin with.
+            type: str
+            default: "sess:"
+          seconds:
+            description: How long the session must have to live, at least.
+            type: int
+            default: 60
       prometheus:
         description: A query that gives one number. None is unknown.
         type: dict
@@ -249,7 +281,7 @@ attributes:
     platforms: posix
 requirements:
   - psycopg >= 3, for checks of the kind C(sql)
-  - redis, for checks of the kind C(redis)
+  - redis, for checks of the kinds C(redis) and C(session)
   - playwright and a Chromium, for checks of the kind C(browser)
 author:
   - MarketSage (@marketsage)

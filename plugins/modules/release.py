@@ -47,6 +47,25 @@ options:
     type: list
     elements: list
     default: []
+  dependencies:
+    description:
+      - What the release needs before O(build). It is taken from a complete release here that has the very same lock
+        file, and installed where there is none.
+    type: dict
+    suboptions:
+      lock:
+        description: The file that names every dependency, such as V(package-lock.json).
+        type: str
+        required: true
+      directory:
+        description: The directory that holds them, such as V(node_modules).
+        type: str
+        required: true
+      install:
+        description: The command that installs them, a list of words.
+        type: list
+        elements: str
+        required: true
   environment:
     description: Variables for git and for the commands, beside PATH, HOME, USER and LANG of the module itself.
     type: dict
@@ -246,6 +265,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.command import
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
 from ansible_collections.marketsage.rollback.plugins.module_utils.releases import (
     ID_LENGTH,
+    Dependencies,
     Recipe,
     Releases,
     Repository,
@@ -337,7 +357,15 @@ def built(module: AnsibleModule) -> dict[str, Any]:
 def recipe_of(parameters: dict[str, Any]) -> Recipe:
     commands = [words(command, "build") for command in parameters["build"]]
     deadline = Deadline(validate.positive(parameters["timeout"], "timeout"))
-    return Recipe(commands, with_variables(parameters["environment"]), deadline)
+    return Recipe(commands, with_variables(parameters["environment"]), deadline, dependencies_of(parameters))
+
+
+def dependencies_of(parameters: dict[str, Any]) -> Dependencies | None:
+    given = parameters["dependencies"]
+    if given is None:
+        return None
+    lock, directory = (validate.relative_path(given[name], f"dependencies.{name}") for name in ("lock", "directory"))
+    return Dependencies(lock, directory, words(given["install"], "dependencies.install"))
 
 
 def pinned_commit(parameters: dict[str, Any], repository: Repository) -> str:
@@ -382,6 +410,14 @@ def main() -> None:
             "ref": {"type": "str"},
             "repository": {"type": "path"},
             "build": {"type": "list", "elements": "list", "default": []},
+            "dependencies": {
+                "type": "dict",
+                "options": {
+                    "lock": {"type": "str", "required": True},
+                    "directory": {"type": "str", "required": True},
+                    "install": {"type": "list", "elements": "str", "required": True},
+                },
+            },
             "environment": {"type": "dict", "default": {}},
             "timeout": {"type": "int", "default": 600},
             "marks_file": {"type": "path"},

@@ -40,7 +40,8 @@ options:
       - For several services a dictionary with the service as key.
     type: raw
   anyway:
-    description: Roll back although the severity's policy prefers to fix forward.
+    description:
+      - Roll back although the severity's policy prefers to fix forward, or although the component is not broken.
     type: bool
     default: false
   run_id:
@@ -73,9 +74,30 @@ options:
     type: dict
     required: true
   reports:
-    description: What M(marketsage.rollback.release) and M(marketsage.rollback.railway_rollback) read, by host.
+    description:
+      - What M(marketsage.rollback.release) and M(marketsage.rollback.railway_rollback) read, by host, for a component
+        with the C(compositions) of M(marketsage.rollback.rollback_branch).
     type: dict
     required: true
+  component:
+    description:
+      - Roll back only this component of its service; everything else stays as it is.
+      - Refused where its pre-check shows that it is not broken, unless O(anyway), and where what it depends on is down.
+    type: str
+  components:
+    description: The components, C(playbooks/group_vars/all/services.yml).
+    type: dict
+    default: {}
+  found:
+    description:
+      - What M(marketsage.rollback.health_gate) returned before anything was changed, C(component) for the component's
+        own checks, C(depends_on) by name for those of what it depends on.
+    type: dict
+    default: {}
+  named:
+    description: Build and deploy what C(named) in each of O(reports) says, whether it was live before or not.
+    type: bool
+    default: false
   schema_verdicts:
     description: What M(marketsage.rollback.prisma_migrate) found, by release id.
     type: dict

@@ -19,9 +19,12 @@ options:
       - V(status) only reads who holds the lock and what is marked good and bad.
       - V(opened) takes the lock and pins the plan.
       - V(gated) fails unless every planned host proved the planned release.
-      - V(closed) does so too, then marks the releases good and bad, writes the outcome and frees the lock.
+      - V(withdrawn) marks the planned release bad, once what was live before was put back; it always fails, for the run
+        is held.
+      - V(closed) fails like V(gated), and otherwise marks the releases good and bad, writes the outcome and frees
+        the lock.
     type: str
-    choices: [status, opened, gated, closed]
+    choices: [status, opened, gated, withdrawn, closed]
     required: true
   control_dir:
     description: The control host's record of the environment.
@@ -34,7 +37,7 @@ options:
     description: The run to open again, or the id of a new one.
     type: str
   run:
-    description: The C(id) and C(fence) of the open run. Required with O(state=gated) and O(state=closed).
+    description: The C(id) and C(fence) of the open run. Required but for O(state=status) and O(state=opened).
     type: dict
     suboptions:
       id:
@@ -46,7 +49,9 @@ options:
         type: int
         required: true
   reports:
-    description: What M(marketsage.rollback.health_gate) returned on each planned host.
+    description:
+      - What M(marketsage.rollback.health_gate) returned on each planned host; with O(state=withdrawn), of those gates
+        alone that did not open.
     type: dict
   refusal:
     description: Why a new run is not opened, as M(marketsage.rollback.rollback_plan) returned it.

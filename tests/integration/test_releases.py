@@ -31,6 +31,7 @@ class Host:
         self.repository = self.root / "repository.git"
         source = root / "source"
         self.git("init", "--quiet", "--initial-branch=main", str(source))
+        self.source = source
         self.first = self._commit(source, "first")
         self.git("-C", str(source), "tag", "v1.0.0")
         self.second = self._commit(source, "second")
@@ -43,6 +44,13 @@ class Host:
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
         done = subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True)
         return done.stdout.strip()
+
+    def commit(self, message: str, main: str) -> str:
+        """One more commit, in the clone too."""
+        (self.source / "main.txt").write_text(main)
+        self.git("-C", str(self.source), "commit", "--quiet", "--all", "-m", message)
+        self.git(f"--git-dir={self.repository}", "fetch", "--quiet", str(self.source), "main:main")
+        return self.git("-C", str(self.source), "rev-parse", "HEAD")
 
     def _commit(self, source: Path, text: str) -> str:
         (source / "main.txt").write_text(text)
@@ -99,6 +107,28 @@ def test_builds_what_a_ref_means(host: Host, ref: str) -> None:
     assert not (host.root.parent / "hook-ran").exists()
     assert host.entries() == sorted(["releases", "repository.git", "state", host.first[:12]])
     assert host.build(ref=ref, run=None)["changed"] is False
+
+
+NPM = {"lock": "main.txt", "directory": "modules", "install": ["sh", "-c", "mkdir modules; echo new > modules/made"]}
+
+
+def test_dependencies_come_from_a_release_with_the_same_lock_file_alone(host: Host) -> None:
+    host.build(commit=host.first, dependencies=NPM)
+    made = host.root / "releases" / host.first[:12] / "modules" / "made"
+    assert made.read_text() == "new\n"
+    made.write_text("kept")
+    again = host.commit("again", main="first")
+    host.build(commit=again, dependencies=NPM)
+    host.build(commit=host.second, dependencies=NPM)
+
+    releases = [host.root / "releases" / commit[:12] / "modules" / "made" for commit in (again, host.second)]
+    assert [path.read_text() for path in releases] == ["kept", "new\n"]
+    assert releases[0].stat().st_ino != made.stat().st_ino
+
+
+def test_a_build_leaves_the_processor_to_others(host: Host) -> None:
+    host.build(commit=host.first, build=[*BUILD, ["sh", "-c", "sleep 0.2; nice > dist/niceness"]])
+    assert int((host.root / "releases" / host.first[:12] / "dist" / "niceness").read_text()) >= 10
 
 
 def test_a_built_release_can_be_made_live_and_is_then_listed(host: Host) -> None:

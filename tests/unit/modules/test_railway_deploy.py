@@ -41,7 +41,7 @@ def deploy(
         monkeypatch.setattr(api, "request", wire.request)
         given = {
             "token_file": str(token), "token_type": "project", "service": "marketsage-frontend", "poll_interval": 0.01,
-            "timeout": 1, "commit": HYBRID, "directory": str(release), "variables": {"WHO": "rollback"}, "run": run,
+            "timeout": 30, "commit": HYBRID, "directory": str(release), "variables": {"WHO": "rollback"}, "run": run,
             "command": ["sh", "-c", f'echo "$WHO: $(cat release.json)" >> shipped; echo said; exit {exits}'],
         }  # fmt: skip
         result = call_module(railway_deploy, **{**given, **arguments})
@@ -114,7 +114,7 @@ def test_another_deployment_that_goes_live_meanwhile_holds_it(deploy: Call) -> N
         ({"commit": "HEAD~1"}, "commit: 'HEAD~1' is not a full commit"),
         ({"command": []}, "command: each command is a list of words"),
         ({"directory": "/nowhere"}, "directory: /nowhere holds no built release"),
-        ({"poll_interval": 9}, "poll_interval: 9.0 is not above 0"),
+        ({"poll_interval": 99}, "poll_interval: 99.0 is not above 0"),
     ],
 )
 def test_bad_input_names_the_parameter(deploy: Call, wrong: dict[str, Any], says: str) -> None:
