@@ -61,6 +61,11 @@ class Layout:
         return self.directory / "secrets"
 
     @property
+    def allowed_signers(self) -> Path:
+        """Whose approvals count, by the public key."""
+        return self.secrets / "allowed_signers"
+
+    @property
     def logs(self) -> Path:
         return self.directory / "logs"
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-from ansible_collections.marketsage.rollback.sandbox import build, deploy, origins, processes, seed, servers
+from ansible_collections.marketsage.rollback.sandbox import build, deploy, origins, people, processes, seed, servers
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, PORTS, Layout
 from ansible_collections.marketsage.rollback.sandbox.processes import BadInput, SandboxError
 from ansible_collections.marketsage.rollback.sandbox.state import PARTS
@@ -107,6 +107,7 @@ def _make_directory(layout: Layout) -> None:
         directory.mkdir(mode=0o700)
     for name in _SECRETS:
         deploy.write_private(layout.secrets / name, secrets.token_urlsafe(24) + "\n")
+    people.make_keys(layout)
     deploy.write_private(layout.secrets / "redis_url", f"redis://127.0.0.1:{layout.port('redis')}/0\n")
     deploy.write_private(layout.secrets / "database_url", f"{layout.database_url}?schema=public\n")
     deploy.write_private(layout.secrets / "admin_database_url", f"{layout.admin_database_url}\n")

@@ -43,12 +43,14 @@ def check_severity(severity: str, policy: dict[str, Any], anyway: bool) -> None:
         raise Refused(f"severity: {severity} means '{row['action']}'", "To roll back nevertheless, say anyway=true.")
 
 
-def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
+def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
     """The plan for what was asked and read."""
-    services = arguments["services"]
-    severity = validate.severity(arguments["severity"])
+    reversal = reversal_of(control, arguments)
+    earlier = (control.plan(reversal["run"]) or {}) if reversal else {}
+    services = planning.changed_services(earlier) if reversal else arguments["services"]
+    severity = validate.severity(arguments["severity"] or earlier.get("severity"))
     forward = arguments["archive_of"] is not None
-    check_severity(severity, arguments["policy"], arguments["anyway"] or forward)
+    check_severity(severity, arguments["policy"], arguments["anyway"] or forward or reversal is not None)
     unknown = [service for service in services if service not in arguments["catalogue"]]
     if unknown:
         raise BadInput(f"services: {', '.join(unknown)} is not in the catalogue ({', '.join(arguments['catalogue'])})")
@@ -58,15 +60,19 @@ def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
         "environment": arguments["environment"],
         "procedure": validate.identifier(arguments["procedure"], "procedure"),
         "severity": severity,
-        "reason": validate.reason(arguments["reason"]),
-        "services": kept_services(arguments, recovery) if recovery else services_to_roll_back(arguments),
+        "reason": validate.reason(arguments["reason"] or earlier.get("reason")),
+        "approval": approval_for(severity, arguments["policy"], reversal),
+        "services": planned_services(control, arguments, recovery, reversal, earlier),
         **recovery,
     }
     if arguments["component"] is not None:
         plan["component"] = arguments["component"]
     plan.update(recovery_planning.backup_part(arguments["takes_backup"], arguments["point_in_time"]))
-    if arguments["instead_of"]:
-        plan["instead_of"] = validate.run_id(arguments["instead_of"], "instead_of")
+    if reversal:
+        plan["reverses"] = reversal
+    superseded = reversal["run"] if reversal and reversal["how"] == "abort" else arguments["instead_of"]
+    if superseded:
+        plan["instead_of"] = validate.run_id(superseded, "instead_of")
     plan["balancers"] = planning.balancers_for(plan, arguments["balancers"])
     if forward:
         plan["archive"] = archive_for(arguments["archive_of"], arguments["archives"])
@@ -77,14 +83,35 @@ def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
     return plan
 
 
-def services_to_roll_back(arguments: dict[str, Any]) -> dict[str, Any]:
+def approval_for(severity: str, policy: dict[str, Any], reversal: dict[str, str] | None) -> dict[str, Any]:
+    """Whether the severity asks for an approval, and whose; an abort needs none, it only goes back."""
+    aborts = reversal is not None and reversal["how"] == "abort"
+    need = "none" if aborts else policy["severities"][severity]["approval"]
+    return {"need": need, "roles": policy["approval"]["roles"]}
+
+
+def planned_services(
+    control: Control,
+    arguments: dict[str, Any],
+    recovery: dict[str, Any],
+    reversal: dict[str, str] | None,
+    earlier: dict[str, Any],
+) -> dict[str, Any]:
+    """Each service's part of the plan."""
+    if reversal:
+        return services_to_put_back(arguments, reversal["run"], earlier)
+    return kept_services(arguments, recovery) if recovery else services_to_roll_back(control, arguments)
+
+
+def services_to_roll_back(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
     """What is planned for each service; for a component, for the one that it is a part of."""
     if arguments["named"]:
         return {name: named_service(name, arguments) for name in arguments["services"]}
-    known = marks.load(Control(arguments["control_dir"]).marks_file)
+    known = marks.load(control.marks_file)
     if arguments["component"] is not None:
         return service_of_component(arguments["component"], arguments, known)
     wanted = wanted_for(arguments["services"], arguments["to"])
+    back = arguments["back"] and validate.positive(arguments["back"], "back")
     return {
         service: planning.plan_service(
             service,
@@ -93,10 +120,27 @@ def services_to_roll_back(arguments: dict[str, Any]) -> dict[str, Any]:
             reports=arguments["reports"],
             marks=known,
             wanted=wanted.get(service),
+            back=back,
             verdicts=arguments["schema_verdicts"],
             schema_too=arguments["schema_too"],
         )
         for service in arguments["services"]
+    }
+
+
+def services_to_put_back(arguments: dict[str, Any], run_id: str, earlier: dict[str, Any]) -> dict[str, Any]:
+    """To the releases that were live before an earlier run."""
+    return {
+        service: planning.reverse_service(
+            service,
+            arguments["catalogue"][service],
+            hosts=arguments["hosts"].get(service, []),
+            reports=arguments["reports"],
+            earlier=earlier["services"][service],
+            run_id=run_id,
+            verdicts=arguments["schema_verdicts"],
+        )
+        for service in planning.changed_services(earlier)
     }
 
 
@@ -155,17 +199,50 @@ def seen_now(plan: dict[str, Any], arguments: dict[str, Any]) -> list[str]:
     return archives + session_planning.counted(arguments["session_stores"])
 
 
+def reversal_of(control: Control, arguments: dict[str, Any]) -> dict[str, str] | None:
+    """The run that is to be aborted or undone; refused where it cannot be."""
+    how = next((name for name in ("abort", "undo") if arguments[name]), None)
+    if how is None:
+        return None
+    run_id = validate.run_id(arguments[how], how)
+    earlier, outcome = control.plan(run_id), control.outcome(run_id)
+    if earlier is None:
+        raise BadInput(f"{how}: there is no run {run_id} in {control.directory}")
+    if earlier["procedure"] != arguments["procedure"]:
+        raise BadInput(f"{how}: {run_id} is a run of {earlier['procedure']}, not of {arguments['procedure']}")
+    if not planning.changed_services(earlier):
+        raise Refused(f"{how}: what {earlier['procedure']} does cannot be taken back", f"rollback resume {run_id}")
+    if earlier.get("component"):
+        origin = next(iter(earlier["services"].values()))["from"][0]
+        advice = f"Name the release: --to {origin['release']}"
+        raise Refused(f"{how}: a component goes back with its service", advice)
+    if how == "abort" and outcome:
+        raise Refused(f"abort: {run_id} has ended ({outcome['state']})", f"To take it back: rollback undo {run_id}")
+    if how == "undo" and (outcome or {}).get("state") != "done":
+        said = outcome["state"] if outcome else "still open"
+        raise Refused(f"undo: {run_id} is {said}; only a run that is done can be undone")
+    return {"run": run_id, "how": how}
+
+
 def run_to_go_on_with(control: Control, arguments: dict[str, Any]) -> str | None:
     """The run that was named, or the interrupted one that this very request began."""
     if arguments["instead_of"] and not arguments["run_id"]:
         return None
     if not arguments["run_id"]:
-        asked = ("environment", "procedure", "severity", "reason", "component", "session_scope", "point_in_time")
-        return control.interrupted(control_action.operator(), {key: arguments[key] or None for key in asked})
+        return control.interrupted(control_action.operator(), words_of(arguments))
     run_id = validate.run_id(arguments["run_id"])
     if not arguments["severity"] and control.plan(run_id) is None:
         raise BadInput(f"run_id: there is no run {run_id} in {control.directory}")
     return run_id
+
+
+def words_of(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those words of a request by which the interrupted run that it began is known again."""
+    for how in ("abort", "undo"):
+        if arguments[how]:
+            return {"reverses": {"run": arguments[how], "how": how}}
+    asked = ("environment", "procedure", "severity", "reason", "component", "session_scope", "point_in_time")
+    return {key: arguments[key] or None for key in asked}
 
 
 def pinned_plan(control: Control, run_id: str) -> dict[str, Any] | None:
@@ -184,7 +261,10 @@ class ActionModule(control_action.ControlAction):
         "severity": {"type": "str", "required": True},
         "reason": {"type": "str", "required": True},
         "to": {"type": "raw"},
+        "back": {"type": "int"},
         "anyway": {"type": "bool", "default": False},
+        "abort": {"type": "str"},
+        "undo": {"type": "str"},
         "run_id": {"type": "str"},
         "instead_of": {"type": "str"},
         "expected_hash": {"type": "str"},
@@ -215,7 +295,7 @@ class ActionModule(control_action.ControlAction):
         control = Control(arguments["control_dir"])
         run_id = run_to_go_on_with(control, arguments)
         pinned = pinned_plan(control, run_id) if run_id else None
-        plan = pinned or resolve(arguments)
+        plan = pinned or resolve(control, arguments)
         found = None if pinned else arguments["recovery"]
         writes_on = arguments["policy"]["severities"][plan["severity"]]["response_time"]
         seen = [] if pinned else seen_now(plan, arguments)

@@ -4,42 +4,115 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ansible_collections.marketsage.rollback.plugins.module_utils import marks, planning, session_planning, validate
+from ansible_collections.marketsage.rollback.plugins.module_utils import approval as approvals
+from ansible_collections.marketsage.rollback.plugins.module_utils import (
+    audit,
+    freeze,
+    marks,
+    planning,
+    session_planning,
+    validate,
+)
+from ansible_collections.marketsage.rollback.plugins.module_utils.approval import Approval, Rules
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control, new_run_id
-from ansible_collections.marketsage.rollback.plugins.module_utils.ending import ABORTED
+from ansible_collections.marketsage.rollback.plugins.module_utils.ending import ABORTED, QUEUED
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held, Refused
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import now
 from ansible_collections.marketsage.rollback.plugins.module_utils.run import Run
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
 
 
-def open_run(
-    control: Control, plan: dict[str, Any], run_id: str | None, check_mode: bool, refusal: dict[str, Any] | None
-) -> dict[str, Any]:
+def open_run(control: Control, request: Request, check_mode: bool) -> dict[str, Any]:
     """Take the lock for a new run, or again for an interrupted one; a finished run stays finished."""
-    control.refuse_other_holder(run_id, plan.get("instead_of"))
+    run_id, operator = request.run_id, control_action.operator()
+    if request.takeover:
+        refuse_no_takeover(control, request)
+    control.refuse_other_holder(run_id, operator, request.plan.get("instead_of"), request.takeover)
     if run_id and control.outcome(run_id):
         return {"changed": False, "status": "finished", "run": None, "outcome": control.outcome(run_id)}
-    pinned = (run_id and control.plan(run_id)) or plan
+    begun = run_id and control.plan(run_id)
+    pinned = begun or request.plan
     if not planning.changes_something(pinned):
         return {"changed": False, "status": "nothing", "run": None, "plan": pinned}
-    status = "resumed" if run_id and control.plan(run_id) else "new"
+    status = "resumed" if begun else "new"
     if check_mode:
         return {"changed": True, "status": status, "run": None, "plan": pinned}
-    if refusal and status == "new":
-        raise Refused(refusal["msg"], refusal["advice"])
-    record = control.acquire(run_id or new_run_id(plan["procedure"]), pinned, control_action.operator(), os.getppid())
-    run = {"id": record["run"], "fence": record["fence"]}
+    if request.refusal and not begun:
+        raise Refused(request.refusal["msg"], request.refusal["advice"])
+    approval = None if begun else approval_for(control, request, operator)
+    record = control.acquire(
+        run_id or new_run_id(pinned["procedure"]), pinned, operator, os.getppid(),
+        approval=approval, takeover=request.takeover,
+    )  # fmt: skip
+    freeze.put(control.freeze_file, record["run"], by=operator, reason=pinned["reason"], seconds=None)
     return {
         "changed": status == "new",
         "status": status,
-        "run": run,
+        "run": {"id": record["run"], "fence": record["fence"]},
+        "directory": control.path("runs", record["run"]),
         "owner": record["owner"],
+        "approved_by": record["approved_by"],
         "plan": pinned,
         "hosts": planning.planned_hosts(pinned),
     }
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an operator wants to open, and by which rules somebody else must have approved it."""
+
+    plan: dict[str, Any]
+    run_id: str | None
+    takeover: str | None
+    approval: str | None
+    rules: Rules
+    refusal: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, arguments: dict[str, Any]) -> Request:
+        run_id = arguments["run_id"] and validate.run_id(arguments["run_id"])
+        takeover = arguments["takeover"] and validate.reason(arguments["takeover"], "takeover")
+        plan = arguments["plan"]
+        rules = Rules(
+            plan["approval"]["roles"],
+            arguments["approval_valid_for"],
+            arguments["people"],
+            arguments["allowed_signers"] or None,
+            arguments["revoked_signers"] or None,
+        )
+        return cls(plan, run_id, takeover, arguments["approval"] or None, rules, arguments["refusal"])
+
+
+def refuse_no_takeover(control: Control, request: Request) -> None:
+    """Refused where the run that is to be taken over is not the open one."""
+    held = control.holder()
+    if held is None or held["run"] != request.run_id:
+        open_one = f"the open run is {held['run']}" if held else "no run is open"
+        raise Refused(f"takeover: there is no open run {request.run_id} to take over; {open_one}")
+
+
+def approval_for(control: Control, request: Request, operator: str) -> Approval | None:
+    """The approval of the plan, checked; refused where the severity requires one and there is none."""
+    need = request.plan["approval"]["need"]
+    plan_hash = planning.plan_hash(request.plan)
+    if request.approval:
+        return approvals.check(request.approval, plan_hash, operator, request.rules)
+    given = control.given_approval(plan_hash)
+    if need == "preferred" and given:
+        return approvals.good_or_none(given, plan_hash, operator, request.rules)
+    if need == "required" and given:
+        return approvals.check(given, plan_hash, operator, request.rules)
+    if need == "required":
+        control.propose(plan_hash, request.plan)
+        asked = ", ".join(request.rules.approvers(operator)) or "nobody in the inventory has that role"
+        raise Refused(
+            f"approval: {request.plan['severity']} needs that of {' or '.join(request.rules.roles)} ({asked})",
+            f"Ask for it: rollback approve {plan_hash[:12]}; then run the same command again.",
+        )
+    return None
 
 
 def of_open_run(control: Control, run: Run) -> dict[str, Any]:
@@ -81,23 +154,61 @@ def withdraw(control: Control, run: Run, reports: dict[str, Any]) -> dict[str, A
     )
 
 
-def close_run(control: Control, run: Run, reports: dict[str, Any], given_up: bool) -> dict[str, Any]:
+def close_run(control: Control, run: Run, arguments: dict[str, Any]) -> dict[str, Any]:
     """Mark what was left as bad and what is live as good, write the outcome, free the lock."""
     plan = of_open_run(control, run)
-    gate_run(control, run, reports)
+    gate_run(control, run, arguments["reports"])
+    reversal = plan.get("reverses", {}).get("how")
+    if reversal != "abort":
+        mark_releases(control, run, plan, leaves_bad=reversal is None)
+    aborted = reversal == "abort" or arguments["given_up"]
+    outcome = outcome_of(control, run, plan, aborted, arguments["undone"])
+    freeze.put(
+        control.freeze_file, run.id, by=control_action.operator(), reason=f"after {run.id}: {plan['reason']}",
+        seconds=arguments["freeze_for"],
+    )  # fmt: skip
+    control.release(run.id, run.fence, outcome)
+    return {"changed": True, "outcome": outcome}
+
+
+def mark_releases(control: Control, run: Run, plan: dict[str, Any], leaves_bad: bool) -> None:
+    """What the gate proved is good; what a rollback left is bad, what an undo left is as good as it was."""
     for service in planning.changed_services(plan):
         part = plan["services"][service]
-        for release in part["from"]:
+        for release in part["from"] if leaves_bad else []:
             if release["commit"] != part["to"]["commit"]:
                 marks.mark(control.marks_file, service, release["commit"], "bad", by=run.id, reason=plan["reason"])
         proven = part["to"]["commit"]
         marks.mark(control.marks_file, service, proven, "good", by=run.id, reason="passed the health gate")
+
+
+def outcome_of(
+    control: Control, run: Run, plan: dict[str, Any], aborted: bool, undone: list[str]
+) -> dict[str, Any]:
+    """How the run ended; `undone` are the side duties that could not be done."""
     held = control.holder() or {}
-    end = {"state": "aborted", "exit_code": ABORTED} if given_up else {"state": "done", "exit_code": 0}
-    outcome = {**end, "run": run.id, "opened": held.get("since"), "closed": now()}
-    outcome["left_to_do"] = session_planning.left_to_do(plan)
-    control.release(run.id, run.fence, outcome)
-    return {"changed": True, "outcome": outcome}
+    return {
+        "state": "aborted" if aborted else "done",
+        "exit_code": ABORTED if aborted else (QUEUED if undone else 0),
+        "run": run.id,
+        "owner": held.get("owner"),
+        "opened": held.get("since"),
+        "closed": now(),
+        "approval": {**plan["approval"], "given_by": control.approved_by(run.id)},
+        "undone": undone,
+        "left_to_do": session_planning.left_to_do(plan),
+        "journals": audit.heads(control.path("runs", run.id, "journals")),
+    }
+
+
+def status(control: Control) -> dict[str, Any]:
+    """The lock, the marks and the freeze, as they are now."""
+    return {
+        "changed": False,
+        "holder": control.holder(),
+        "marks": marks.load(control.marks_file),
+        "frozen": freeze.active(control.freeze_file),
+    }
 
 
 class ActionModule(control_action.ControlAction):
@@ -106,6 +217,14 @@ class ActionModule(control_action.ControlAction):
         "control_dir": {"type": "path", "required": True},
         "plan": {"type": "dict"},
         "run_id": {"type": "str"},
+        "takeover": {"type": "str"},
+        "approval": {"type": "path"},
+        "approval_valid_for": {"type": "int", "default": 3600},
+        "people": {"type": "dict", "default": {}},
+        "allowed_signers": {"type": "path"},
+        "revoked_signers": {"type": "path"},
+        "freeze_for": {"type": "int", "default": 0},
+        "undone": {"type": "list", "elements": "str", "default": []},
         "run": {
             "type": "dict",
             "options": {"id": {"type": "str", "required": True}, "fence": {"type": "int", "required": True}},
@@ -124,12 +243,11 @@ class ActionModule(control_action.ControlAction):
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
         control = Control(arguments["control_dir"])
         if arguments["state"] == "status":
-            return {"changed": False, "holder": control.holder(), "marks": marks.load(control.marks_file)}
+            return status(control)
         if arguments["state"] == "opened":
-            run_id = arguments["run_id"] and validate.run_id(arguments["run_id"])
-            return open_run(control, arguments["plan"], run_id, self._task.check_mode, arguments["refusal"])
+            return open_run(control, Request.of(arguments), self._task.check_mode)
         run = Run(arguments["run"]["id"], arguments["run"]["fence"], control.directory)
         if arguments["state"] == "closed":
-            return close_run(control, run, arguments["reports"], arguments["given_up"])
+            return close_run(control, run, arguments)
         work = {"gated": gate_run, "withdrawn": withdraw}[arguments["state"]]
         return work(control, run, arguments["reports"])

@@ -11,16 +11,29 @@ description:
   - Prints one closing block that names the end state of the run, why, and what to do next.
   - Makes C(ansible-playbook) exit with the run's code (see the table in the README) instead of Ansible's own.
   - Plays in which nothing of this collection decides keep Ansible's exit code.
+  - Ends a run between two of its steps or tasks, where no change is under way, when O(stop_file) has appeared or
+    somebody has taken the run over. It exits with 130 then, and the run can be resumed.
+  - Writes how long each step took to C(steps.json) in the run's record, from which later plans estimate.
+options:
+  stop_file:
+    description: A file whose appearance asks the run to stop.
+    type: path
+    env:
+      - name: ROLLBACK_STOP_FILE
 requirements:
   - enabled in the configuration (C(callbacks_enabled))
 author:
   - MarketSage (@marketsage)
 """
 
+import os
+import time
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
+from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
 from ansible_collections.marketsage.rollback.plugins.module_utils.ending import Ending
+from ansible_collections.marketsage.rollback.plugins.module_utils.steps import StepTimes
 
 
 class CallbackModule(CallbackBase):
@@ -32,9 +45,26 @@ class CallbackModule(CallbackBase):
     def __init__(self) -> None:
         super().__init__()
         self.ending = Ending()
+        self.times = StepTimes(time.monotonic)
+        self.in_step = False
+
+    def set_options(self, *args: Any, **kwargs: Any) -> None:
+        super().set_options(*args, **kwargs)
+        self.stop_file = self.get_option("stop_file")
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        self.times.enter(play.get_name())
+        self.in_step = play.strategy not in ("linear", "ansible.builtin.linear")
+        self._stop_if_asked(f"before the step {play.get_name()!r}")
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        # Where hosts go on freely others are in the middle of their tasks just now.
+        if not self.in_step:
+            self._stop_if_asked(f"before {task.get_name()!r}")
 
     def v2_runner_on_ok(self, result: Any) -> None:
         self.ending.succeeded(result.result)
+        self.times.worked()
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         if not ignore_errors:
@@ -44,7 +74,30 @@ class CallbackModule(CallbackBase):
         self.ending.failed(result.host.get_name(), result.result)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        for line in self.ending.lines():
-            self._display.display(line)
+        if self.ending.directory:
+            self.times.keep(self.ending.directory)
+        self._say()
         if self.ending.exit_code():
             raise SystemExit(self.ending.exit_code())
+
+    def _stop_if_asked(self, where: str) -> None:
+        """End here, where no change is under way, if the operator asked for that or somebody has taken the run over."""
+        if self.ending.closed:
+            return
+        if self.stop_file and os.path.exists(self.stop_file):
+            self._stop(f"as you asked, {where}")
+        if self.ending.run and self._is_overtaken():
+            self._stop(f"somebody has taken the run over; {where}")
+
+    def _is_overtaken(self) -> bool:
+        run = self.ending.run or {}
+        return Control(os.path.dirname(os.path.dirname(self.ending.directory))).is_overtaken(run["id"], run["fence"])
+
+    def _stop(self, why: str) -> None:
+        self.ending.stopped = why
+        self._say()
+        raise SystemExit(self.ending.exit_code())
+
+    def _say(self) -> None:
+        for line in self.ending.lines():
+            self._display.display(line)

@@ -11,10 +11,12 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import validate
+from ansible_collections.marketsage.rollback.plugins.module_utils.approval import Approval
 from ansible_collections.marketsage.rollback.plugins.module_utils.ending import HELD
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import Refused
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import locked, read_json, write_atomically
-from ansible_collections.marketsage.rollback.plugins.module_utils.journal import Journal, canonical, now
+from ansible_collections.marketsage.rollback.plugins.module_utils.journal import Journal, canonical, digest, now
+from ansible_collections.marketsage.rollback.plugins.module_utils.run import Run
 
 _FLOCK_SECONDS = 10
 
@@ -45,6 +47,20 @@ class Control:
     @property
     def marks_file(self) -> str:
         return self.path("marks.json")
+
+    @property
+    def freeze_file(self) -> str:
+        return self.path("freeze.json")
+
+    def runs(self) -> list[str]:
+        """Every run on record, newest first."""
+        directory = self.path("runs")
+        names = os.listdir(directory) if os.path.isdir(directory) else []
+        return sorted((name for name in names if self.plan(name)), reverse=True)
+
+    def operation(self, name: str) -> Run:
+        """What a change of the record itself is journalled under: it needs no lock and overtakes no run."""
+        return Run(new_run_id(name), max(1, self.fence()), self.directory)
 
     def plan(self, run_id: str) -> dict[str, Any] | None:
         """The pinned plan of a run; None where there is no such run."""
@@ -79,35 +95,81 @@ class Control:
         with locked(self.path("lock"), _FLOCK_SECONDS):
             yield
 
-    def acquire(self, run_id: str, plan: dict[str, Any], owner: str, controller: int) -> dict[str, Any]:
-        """Take the run lock for a new or an interrupted run and return its record with a new fencing number."""
+    def acquire(
+        self,
+        run_id: str,
+        plan: dict[str, Any],
+        owner: str,
+        controller: int,
+        *,
+        approval: Approval | None = None,
+        takeover: str | None = None,
+    ) -> dict[str, Any]:
+        """Take the run lock for a new or an interrupted run and return its record with a new fencing number.
+
+        `approval` is used up by it; `takeover` is the reason for which the run of somebody else is gone on with.
+        """
         with self.exclusively():
-            self.refuse_other_holder(run_id, plan.get("instead_of"))
+            self.refuse_other_holder(run_id, owner, plan.get("instead_of"), takeover)
+            if approval:
+                self._use(approval, run_id)
             self._end_superseded(run_id, plan.get("instead_of"))
             os.makedirs(self.path("runs", run_id), mode=0o700, exist_ok=True)
             if self.plan(run_id) is None:
                 write_atomically(self.path("runs", run_id, "plan.json"), canonical(plan))
-            fence = read_json(self.path("fence.json"), {"fence": 0})["fence"] + 1
+            fence = self.fence() + 1
             write_atomically(self.path("fence.json"), canonical({"fence": fence, "run": run_id}))
-            record = self._record(run_id, plan, owner, controller, fence)
+            started = {"pid": controller, "started": process_start(controller)}
+            record = {"run": run_id, "fence": fence, "owner": owner, "controller": started}
+            record = {**record, **self._about(run_id, plan, takeover)}
             write_atomically(self.path("held.json"), canonical(record))
             self.journal(run_id).append(run_id, fence, "open", "outcome", record)
         return record
 
-    def _record(
-        self, run_id: str, plan: dict[str, Any], owner: str, controller: int, fence: int
-    ) -> dict[str, Any]:
-        earlier = self.holder()
+    def fence(self) -> int:
+        """The newest fencing number; 0 before the first run."""
+        fence: int = read_json(self.path("fence.json"), {"fence": 0})["fence"]
+        return fence
+
+    def _about(self, run_id: str, plan: dict[str, Any], takeover: str | None) -> dict[str, Any]:
+        """What others who meet the lock want to know of the run."""
+        earlier = self.holder() or {}
         return {
-            "run": run_id,
-            "fence": fence,
-            "owner": owner,
+            "taken_over": {"from": earlier["owner"], "reason": takeover, "time": now()} if takeover else None,
+            "approved_by": self.approved_by(run_id),
+            "plan": digest(self.plan(run_id)),
             "host": socket.gethostname(),
             "severity": plan["severity"],
             "reason": plan["reason"],
-            "since": earlier["since"] if earlier else now(),
-            "controller": {"pid": controller, "started": process_start(controller)},
+            "since": earlier["since"] if earlier.get("run") == run_id else now(),
         }
+
+    def _use(self, approval: Approval, run_id: str) -> None:
+        """Keep an approval with the run that it is for; refused where another run has used it."""
+        os.makedirs(self.path("approvals", "used"), mode=0o700, exist_ok=True)
+        used = self.path("approvals", "used", f"{approval.id}.json")
+        earlier = read_json(used, None)
+        if earlier and earlier["run"] != run_id and self.plan(earlier["run"]):
+            raise Refused(f"approval: it was used for run {earlier['run']}", "Let the plan be approved again.")
+        write_atomically(used, canonical({"run": run_id}))
+        os.makedirs(self.path("runs", run_id), mode=0o700, exist_ok=True)
+        write_atomically(self.path("runs", run_id, "approval.json.sig"), approval.signature)
+        write_atomically(self.path("runs", run_id, "approval.json"), approval.document)
+
+    def approved_by(self, run_id: str) -> str | None:
+        """Who approved a run; None where nobody did."""
+        approval = read_json(self.path("runs", run_id, "approval.json"), None)
+        return approval and str(approval["approver"])
+
+    def given_approval(self, plan_hash: str) -> str | None:
+        """Where the approval of a plan lies that was given on this host; None where there is none."""
+        path = self.path("approvals", f"{plan_hash}.json")
+        return path if os.path.exists(path) else None
+
+    def propose(self, plan_hash: str, plan: dict[str, Any]) -> None:
+        """Keep a plan where its approvers find it."""
+        os.makedirs(self.path("proposals"), mode=0o700, exist_ok=True)
+        write_atomically(self.path("proposals", f"{plan_hash}.json"), canonical(plan))
 
     def _end_superseded(self, run_id: str, superseded: str | None) -> None:
         """Write down of the run that this one takes the place of how it ended."""
@@ -117,19 +179,36 @@ class Control:
             self.journal(superseded).append(superseded, held["fence"], "close", "outcome", outcome)
             write_atomically(self.path("runs", superseded, "outcome.json"), canonical(outcome))
 
-    def refuse_other_holder(self, run_id: str | None, superseded: str | None = None) -> None:
-        """Refused while another run is open but the superseded one, or while a living process drives it."""
+    def refuse_other_holder(
+        self, run_id: str | None, owner: str, superseded: str | None = None, takeover: str | None = None
+    ) -> None:
+        """Refused while another run is open but the superseded one, or while a living process drives it.
+
+        The run of somebody else is gone on with for a stated reason alone, then even from under a living process.
+        """
         held = self.holder()
         if held is None:
             return
         known = f"run {held['run']} of {held['owner']}@{held['host']} since {held['since']} ({held['reason']})"
+        if takeover and held["run"] == run_id:
+            return
         if self.is_driven(held):
-            raise Refused(f"lock: {known} is being driven by process {held['controller']['pid']} right now")
+            raise Refused(
+                f"lock: {known} is being driven by process {held['controller']['pid']} right now",
+                f"Watch it: rollback attach {held['run']}; or take it over: rollback takeover {held['run']} -r WHY",
+            )
         if held["run"] not in (run_id, superseded):
             raise Refused(
                 f"lock: {known} is open and was interrupted",
                 f"Finish it: rollback resume {held['run']}; or take its place: --instead-of {held['run']}",
             )
+        if held["run"] == run_id and held["owner"] != owner:
+            raise Refused(f"lock: {known} is not yours", f"Take it over: rollback takeover {run_id} -r WHY")
+
+    def is_overtaken(self, run_id: str, fence: int) -> bool:
+        """Whether somebody has gone on with this run, or begun another, since it got its fencing number."""
+        held = self.holder()
+        return held is not None and (held["run"], held["fence"]) != (run_id, fence)
 
     def is_driven(self, held: dict[str, Any]) -> bool:
         """Whether the process that opened the run lives; False where that cannot be read."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from typing import Any
 
+QUEUED = 10
 HELD = 20
 ABORTED = 21
 UNKNOWN = 30
-NAMES = {0: "DONE", 1: "FAILED", 2: "BAD INPUT", 3: "REFUSED", 5: "UNHEALTHY", HELD: "HELD", UNKNOWN: "UNKNOWN"}
+INTERRUPTED = 130
+NAMES = {1: "FAILED", 2: "BAD INPUT", 3: "REFUSED", 5: "UNHEALTHY", HELD: "HELD", UNKNOWN: "UNKNOWN"}
 
 
 class Ending:
@@ -16,14 +18,17 @@ class Ending:
 
     def __init__(self) -> None:
         self.run: dict[str, Any] | None = None
+        self.directory = ""
         self.status: str | None = None
         self.closed: dict[str, Any] | None = None
         self.failure: dict[str, Any] | None = None
+        self.stopped: str | None = None
 
     def succeeded(self, values: dict[str, Any]) -> None:
         """Take in a task's result; only those of rollback_run say something."""
         if "status" in values and "run" in values:
             self.run, self.status = values["run"], values["status"]
+            self.directory = values.get("directory", "")
         if values.get("outcome"):
             self.closed = values["outcome"]
 
@@ -41,6 +46,8 @@ class Ending:
         """The run's exit code; None where nothing of this collection decided, so that Ansible's own stands."""
         if self.closed:
             return int(self.closed["exit_code"])
+        if self.stopped:
+            return INTERRUPTED
         if self.run:
             return UNKNOWN if self.failure and self.failure["exit_code"] == UNKNOWN else HELD
         return self.failure["exit_code"] if self.failure else None
@@ -49,20 +56,38 @@ class Ending:
         """The end state and the next step, for a human; nothing where nothing was decided."""
         code = self.exit_code()
         if self.closed:
-            return [_closed(self.closed), *(f"BY HAND: {step}" for step in self.closed.get("left_to_do", []))]
+            return _closing_lines(self.closed)
+        if self.stopped:
+            unchanged = [] if self.run else ["Nothing was changed."]
+            return [f"STOPPED: {self.stopped}", *unchanged, *self._ways_on()]
         if code is None:
             return ["DONE: nothing to change"] if self.status == "nothing" else []
         failure = self.failure or {"host": "localhost", "msg": "ended before its last step", "advice": ""}
         lines = [f"{NAMES.get(code, 'FAILED')}: {failure['host']}: {failure['msg']}"]
         if failure["advice"]:
             lines.append(f"NEXT: {failure['advice']}")
-        if self.run:
-            lines.append(f"NEXT: when that is mended: rollback resume {self.run['id']}")
-            lines.append(f"      or choose another release: --to RELEASE --instead-of {self.run['id']}")
-        return lines
+        return lines + self._ways_on()
+
+    def _ways_on(self) -> list[str]:
+        """What can be done with a run that stays open."""
+        if not self.run:
+            return []
+        run = self.run["id"]
+        return [
+            f"NEXT: go on with it, when what is in the way is mended: rollback resume {run}",
+            f"      or choose another release: --to RELEASE --instead-of {run}",
+            f"      or go back to where it started: rollback abort {run}",
+        ]
 
 
-def _closed(outcome: dict[str, Any]) -> str:
-    if outcome["exit_code"] == ABORTED:
-        return f"ABORTED: {outcome['run']}: given up as asked; everything is as it was before, and traffic is on"
-    return f"DONE: {outcome['run']}: the gate passed and traffic is on"
+def _closing_lines(outcome: dict[str, Any]) -> list[str]:
+    """How a run that has ended did so."""
+    if outcome["state"] == "superseded":
+        return [f"SUPERSEDED: {outcome['run']}: {outcome['by']} took its place"]
+    what = "ABORTED: {}: it is back where it started" if outcome["state"] == "aborted" else "DONE: {}: the gate passed"
+    lines = [f"{what.format(outcome['run'])} and traffic is on"]
+    approval = outcome["approval"]
+    if approval["need"] == "preferred" and not approval["given_by"]:
+        lines.append(f"NOTE: nobody of {' or '.join(approval['roles'])} approved it; that is on record, tell them")
+    lines += [f"STILL TO DO: {duty}" for duty in outcome["undone"]]
+    return lines + [f"BY HAND: {step}" for step in outcome.get("left_to_do", [])]

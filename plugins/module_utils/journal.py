@@ -50,6 +50,11 @@ class Journal:
             entries.append(entry)
         return entries
 
+    def head(self) -> str:
+        """The newest entry's hash, which stands for all before it."""
+        entries = self.entries()
+        return str(entries[-1]["hash"]) if entries else GENESIS
+
     def append(self, run: str, fence: int, step: str, kind: str, data: dict[str, Any]) -> dict[str, Any]:
         """Write one entry to disk and return it."""
         entries = self.entries()

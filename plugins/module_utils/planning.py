@@ -12,6 +12,8 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.journal import
 # Whether a verdict on the schema asks for it to be rolled back too; a release with any other verdict is no target.
 SCHEMA_ROLLBACK = {"equal": False, "additive": False, "destructive": True}
 
+_REVERSALS = {"abort": "goes back to where it was before", "undo": "goes forward again, undoing"}
+
 
 # What is said of a service whose release stays.
 KEPT = {"none": ", it is the last good release", "keep": ""}
@@ -84,17 +86,21 @@ def choose(
     candidates: list[dict[str, Any]],
     marks: dict[str, Any],
     wanted: str | None,
+    *,
+    back: int | None = None,
 ) -> dict[str, Any] | None:
     """The release to go back to, or None where the live one already is what is wanted.
 
     Without `wanted` that is the newest candidate marked good, else the newest not marked bad; a service whose
-    only live release is marked good stays as it is.
+    only live release is marked good stays as it is. `back` counts the candidates that are not marked bad.
     """
     if wanted:
         return _choose_named(service, live, candidates, wanted)
     if len(live) == 1 and mark_of(marks, service, live[0]["commit"]) == "good":
         return None
     allowed = [candidate for candidate in candidates if mark_of(marks, service, candidate["commit"]) != "bad"]
+    if back:
+        return _choose_counted(service, allowed, back)
     good = [candidate for candidate in allowed if mark_of(marks, service, candidate["commit"]) == "good"]
     if not allowed:
         known = ", ".join(name_of(candidate) for candidate in candidates) or "none"
@@ -103,6 +109,14 @@ def choose(
             "Name one explicitly with 'to', or fix forward.",
         )
     return (good or allowed)[0]
+
+
+def _choose_counted(service: str, allowed: list[dict[str, Any]], back: int) -> dict[str, Any]:
+    """The release so many steps back."""
+    if back > len(allowed):
+        known = ", ".join(name_of(candidate) for candidate in allowed) or "none"
+        raise Refused(f"back: {service} has {len(allowed)} releases to go back to that are not marked bad: {known}")
+    return allowed[back - 1]
 
 
 def _choose_named(
@@ -158,6 +172,16 @@ def _release_of_the_database(verdicts: dict[str, Any], live: list[dict[str, Any]
     return str(known[0])
 
 
+def forward_schema(
+    verdicts: dict[str, Any] | None, target: dict[str, Any], live: list[dict[str, Any]], run_id: str
+) -> dict[str, Any]:
+    """How the schema gets to what a newer release needs: by its own migrations, with what `run_id` had archived."""
+    verdict = (verdicts or {}).get(target["release"])
+    if verdict and verdict["verdict"] == "behind":
+        return {"verdict": "behind", "reasons": verdict["reasons"], "rollback": False, "forward": run_id}
+    return check_schema(verdicts, target, live, False)
+
+
 def pinned(release: dict[str, Any]) -> dict[str, Any]:
     """Those facts of a release that identify it, for ever the same."""
     return {key: release[key] for key in ("release", "commit", "ref", "deployment") if release.get(key)}
@@ -173,21 +197,56 @@ def plan_service(
     wanted: str | None,
     verdicts: dict[str, Any] | None,
     schema_too: bool = False,
+    back: int | None = None,
 ) -> dict[str, Any]:
     """One service's part of the plan. With `schema_too` its database goes back although its code may stay."""
     read = reports_of(service, hosts, reports)
     live = live_releases(read)
-    chosen = choose(service, live, common_candidates(read), marks, wanted)
-    target = chosen or live[0]
-    part: dict[str, Any] = {"hosts": hosts, "from": [pinned(release) for release in live]}
+    chosen = choose(service, live, common_candidates(read), marks, wanted, back=back)
+    part = _part(settings, read, chosen or live[0])
     if settings["uses_database"] and (chosen or schema_too):
-        part["schema"] = check_schema(verdicts, target, live, schema_too)
+        part["schema"] = check_schema(verdicts, chosen or live[0], live, schema_too)
     if not chosen and not part.get("schema", {}).get("rollback"):
-        return {**part, "action": "none", "to": pinned(target), "stop_traffic": False}
-    part.update(action="rollback", to=pinned(target), stop_traffic=settings["stop_traffic"])
+        return {**part, "action": "none", "stop_traffic": False}
+    return part
+
+
+def reverse_service(
+    service: str,
+    settings: dict[str, Any],
+    *,
+    hosts: list[str],
+    reports: dict[str, Any],
+    earlier: dict[str, Any],
+    run_id: str,
+    verdicts: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """One service's part of a plan that takes back what an earlier run did or had begun to do to it."""
+    if len(earlier["from"]) != 1:
+        raise Refused(f"{service}: {len(earlier['from'])} releases were live before {run_id}; name one with 'to'")
+    read = reports_of(service, hosts, reports)
+    origin = earlier["from"][0]
+    known = [*common_candidates(read), *live_releases(read)]
+    target = next((release for release in known if release["commit"] == origin["commit"]), None)
+    if target is None:
+        raise Refused(f"{service}: {name_of(origin)}, which was live before {run_id}, is on no host any more")
+    part = _part(settings, read, target)
+    if settings["uses_database"]:
+        part["schema"] = forward_schema(verdicts, target, live_releases(read), run_id)
+    return part
+
+
+def _part(settings: dict[str, Any], read: dict[str, dict[str, Any]], target: dict[str, Any]) -> dict[str, Any]:
+    part: dict[str, Any] = {
+        "hosts": list(read),
+        "from": [pinned(release) for release in live_releases(read)],
+        "action": "rollback",
+        "to": pinned(target),
+        "stop_traffic": settings["stop_traffic"],
+    }
     if target.get("method"):
         part["method"] = target["method"]
-    unbuilt = [host for host in hosts if not _is_built(read[host], target)]
+    unbuilt = [host for host in read if not _is_built(read[host], target)]
     if unbuilt:
         part["build"] = unbuilt
     return part
@@ -290,8 +349,9 @@ def schema_goes_back(plan: dict[str, Any]) -> bool:
 
 
 def databases_for(plan: dict[str, Any], databases: list[str]) -> list[str]:
-    """The host from which the schema goes back or an archive comes back, or the data is saved or restored."""
-    asked = schema_goes_back(plan) or changes_database(plan)
+    """The host from which the schema is changed or an archive comes back, or the data is saved or restored."""
+    forward = any(part.get("schema", {}).get("forward") for part in plan["services"].values())
+    asked = schema_goes_back(plan) or forward or changes_database(plan)
     if asked and not databases:
         raise Refused("database: its group has no host in the inventory")
     return databases[:1] if asked else []
@@ -300,6 +360,7 @@ def databases_for(plan: dict[str, Any], databases: list[str]) -> list[str]:
 def summary(plan: dict[str, Any]) -> list[str]:
     """The plan in lines that a tired person can check."""
     lines = [f"{plan['severity']} {plan['procedure']} in {plan['environment']}: {plan['reason']}"]
+    lines += [f"{_REVERSALS[plan['reverses']['how']]} {plan['reverses']['run']}"] if plan.get("reverses") else []
     for service, part in plan["services"].items():
         lines += [_service_line(service, part), *_hybrid_lines(service, part)]
     lines += [
@@ -312,7 +373,15 @@ def summary(plan: dict[str, Any]) -> list[str]:
         back = f"brought back from {', '.join(plan['databases'])}, nothing newer is overwritten"
         lines.append(f"archive {plan['archive']}: {back}" if plan["archive"] else "archive: all of it was brought back")
     page = f"maintenance page on {', '.join(plan['balancers'])} meanwhile" if plan["balancers"] else "no page needed"
-    return [*lines, f"traffic: {page}" if changes_something(plan) else "nothing to change"]
+    if not changes_something(plan):
+        return [*lines, "nothing to change"]
+    return [*lines, f"traffic: {page}", approval_line(plan["approval"])]
+
+
+def approval_line(approval: dict[str, Any]) -> str:
+    """What the severity asks for, in words."""
+    by = f"of {' or '.join(approval['roles'])}, not the operator's own"
+    return f"approval: {approval['need']}{'' if approval['need'] == 'none' else f' {by}'}"
 
 
 def _hybrid_lines(service: str, part: dict[str, Any]) -> list[str]:
@@ -330,6 +399,8 @@ def _hybrid_lines(service: str, part: dict[str, Any]) -> list[str]:
 
 def _schema_line(schema: dict[str, Any]) -> str:
     effect = ", so its migrations go back too, what they drop is archived" if schema["rollback"] else ""
+    if schema.get("forward"):
+        effect = f", so it goes forward again, with what {schema['forward']} had archived"
     return f"database: {schema['verdict']}{effect}{''.join(f'; {reason}' for reason in schema['reasons'])}"
 
 

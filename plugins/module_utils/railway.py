@@ -66,6 +66,10 @@ query AutoDeploy($projectId: String!, $environmentId: String!, $serviceId: Strin
     enabled
   }
 }""",
+    "SwitchAutoDeploy": """
+mutation SwitchAutoDeploy($input: ServiceInstanceAutoDeployUpdateInput!) {
+  serviceInstanceAutoDeployUpdate(input: $input) { enabled }
+}""",
     "Rollback": "mutation Rollback($id: String!) { deploymentRollback(id: $id) }",
     "Redeploy": "mutation Redeploy($id: String!) { deploymentRedeploy(id: $id) { id } }",
 }
@@ -302,6 +306,10 @@ class Service:
             return None
         enabled: bool = status["enabled"]
         return enabled
+
+    def switch_auto_deploy(self, enabled: bool) -> None:
+        """Order it. Refused when it was not applied, MaybeApplied when that is not known."""
+        self._client.change("SwitchAutoDeploy", input={**self.place.ids(), "enabled": enabled})
 
     def changed_variables(self, live: Deployment, target: Deployment) -> list[str] | None:
         """The names of the variables that differ between two deployments; None where Railway does not tell."""

@@ -39,6 +39,19 @@ options:
       - The release to go back to, by its id, commit, tag or deployment, instead of the one that would be chosen.
       - For several services a dictionary with the service as key.
     type: raw
+  back:
+    description:
+      - How many releases back, instead of the last good one; those marked bad are not counted.
+      - A service whose live release is marked good stays as it is, so that running it twice does not go back twice.
+    type: int
+  abort:
+    description:
+      - An open run to go back from, to where it started. Its place is taken by this one.
+      - Services, severity and reason are those of that run where they are not said.
+    type: str
+  undo:
+    description: A run that is done, to go forward again from. As for O(abort), but nothing is marked bad.
+    type: str
   anyway:
     description:
       - Roll back although the severity's policy prefers to fix forward, or although the component is not broken.

@@ -10,7 +10,11 @@ description:
   - At most one run is open in an environment. Opening one takes a lock that does not expire by time and a fencing
     number that every host remembers, so that a run which was overtaken can change nothing more.
   - An interrupted run is opened again, with its pinned plan and a new fencing number, by its O(run_id) or by the same
-    operator asking for the same procedure, severity and reason.
+    operator asking for the same procedure, severity and reason. Somebody else takes it over, for a stated reason.
+  - Where the plan's severity asks for an approval, one is looked for that somebody else signed with C(ssh-keygen) over
+    the hash of exactly this plan. It is used up by the run. A run that goes on needs no other.
+  - Deploys are frozen while a run is open, and for O(freeze_for) seconds after it.
+  - The operator is who is logged in, never a parameter.
   - A finished run stays finished; opening it again changes nothing.
   - Runs on the controller.
 options:
@@ -22,7 +26,7 @@ options:
       - V(withdrawn) marks the planned release bad, once what was live before was put back; it always fails, for the run
         is held.
       - V(closed) fails like V(gated), and otherwise marks the releases good and bad, writes the outcome and frees
-        the lock.
+        the lock. A run that took another one back marks nothing bad.
     type: str
     choices: [status, opened, gated, withdrawn, closed]
     required: true
@@ -36,6 +40,37 @@ options:
   run_id:
     description: The run to open again, or the id of a new one.
     type: str
+  takeover:
+    description: Why the open run O(run_id) of somebody else is gone on with, in one line.
+    type: str
+  approval:
+    description:
+      - A file that says which plan is approved, by whom and until when; its signature is beside it in C(.sig).
+      - Without it the one is taken that C(rollback approve) left in O(control_dir), if there is one.
+    type: path
+  approval_valid_for:
+    description: For how many seconds an approval may hold at most.
+    type: int
+    default: 3600
+  people:
+    description: Who is who, by login name; the C(role) decides who may approve.
+    type: dict
+    default: {}
+  allowed_signers:
+    description: The people's public keys, as C(ssh-keygen) takes them. Each person has keys of their own.
+    type: path
+  revoked_signers:
+    description: Public keys that count no more, as C(ssh-keygen -r) takes them.
+    type: path
+  freeze_for:
+    description: For how many seconds deploys stay frozen after the run. For O(state=closed).
+    type: int
+    default: 0
+  undone:
+    description: Side duties that could not be done; the run ends with 10 then. For O(state=closed).
+    type: list
+    elements: str
+    default: []
   run:
     description: The C(id) and C(fence) of the open run. Required but for O(state=status) and O(state=opened).
     type: dict
@@ -103,6 +138,11 @@ marks:
   description: What is known to be good or bad, by service and commit.
   type: dict
   returned: when O(state=status)
+frozen:
+  description: What holds deploys back now, each with C(by), C(reason), C(since) and C(until).
+  type: list
+  elements: dict
+  returned: when O(state=status)
 status:
   description: V(new), V(resumed), V(finished) (it had ended before) or V(nothing) (the plan changes nothing).
   type: str
@@ -113,6 +153,14 @@ run:
   returned: when O(state=opened)
 owner:
   description: The operator who opened it.
+  type: str
+  returned: when a run was opened
+approved_by:
+  description: Who approved the plan; null where nobody did.
+  type: str
+  returned: when a run was opened
+directory:
+  description: Where the run's record is.
   type: str
   returned: when a run was opened
 plan:
@@ -143,6 +191,19 @@ outcome:
     run:
       description: The run.
       type: str
+    owner:
+      description: Who ended it.
+      type: str
+    approval:
+      description: Whether one was needed (C(need)), whose (C(roles)), and who gave it (C(given_by)).
+      type: dict
+    undone:
+      description: Side duties that are still to be done.
+      type: list
+      elements: str
+    journals:
+      description: The newest hash of each host's journal, which stands for all before it.
+      type: dict
     opened:
       description: When it was first opened, ISO 8601.
       type: str

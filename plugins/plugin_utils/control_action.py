@@ -3,17 +3,33 @@
 """What the actions on the control host's own record share: they run in the controller, without a connection."""
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 from typing import Any, ClassVar
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import outcome_of
 
+_NO_SESSION = 2**32 - 1
+
 
 def operator() -> str:
-    """Who is logged in here: the account behind sudo where there is one."""
-    return os.environ.get("SUDO_USER") or getpass.getuser()
+    """Who is logged in here, as the kernel keeps it; without a login session sudo's caller, or the process's user."""
+    session = _login_session()
+    if session is not None:
+        return pwd.getpwuid(session).pw_name
+    caller = os.environ.get("SUDO_USER") if os.getuid() == 0 else None
+    return caller or pwd.getpwuid(os.getuid()).pw_name
+
+
+def _login_session() -> int | None:
+    """The user id that logged in; None outside of a login session, and where the kernel keeps none."""
+    try:
+        with open("/proc/self/loginuid") as file:
+            session = int(file.read())
+    except FileNotFoundError:
+        return None
+    return None if session == _NO_SESSION else session
 
 
 class ControlAction(ActionBase):

@@ -47,7 +47,8 @@ def test_the_plan_names_the_hybrid_and_the_release_that_the_component_comes_from
     assert (part["action"], part["to"]) == ("rollback", {"release": "d" * 12, "commit": HYBRID})
     assert (part["hybrid"]["target"], part["hybrid"]["removed"]) == (GOOD, ["y.ts"])
     assert (part["build"], part["stop_traffic"]) == (["one"], False)
-    shown = {"severity": "P1", "procedure": "component", "environment": "x", "reason": "r", "balancers": []}
+    shown = {"severity": "P1", "procedure": "component", "environment": "x", "reason": "r", "balancers": [],
+             "approval": {"need": "none", "roles": []}}  # fmt: skip
     lines = "\n".join(planning.summary({**shown, "services": {"frontend": part}, "databases": []}))
     assert "a hybrid that never ran" in lines
     assert "api-proxy as in bbbbbbbbbbbb (v1.1.0) (1 changed, 1 removed), everything else, migrations too" in lines

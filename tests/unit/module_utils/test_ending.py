@@ -7,7 +7,10 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.ending import 
 
 RUN = {"id": "20261124T031500Z-backend-3f9a", "fence": 1}
 OPENED = {"status": "new", "run": RUN}
-DONE = {"outcome": {"state": "done", "exit_code": 0, "run": RUN["id"]}}
+APPROVAL = {"need": "none", "roles": ["team_lead"], "given_by": None}
+DONE = {"outcome": {"state": "done", "exit_code": 0, "run": RUN["id"], "approval": APPROVAL, "undone": []}}
+QUEUED = {"outcome": {**DONE["outcome"], "exit_code": 10, "undone": ["railway: auto-deploy is still on"]}}
+ABORTED = {"outcome": {**DONE["outcome"], "exit_code": 21, "state": "aborted"}}
 
 
 def ending(*results: Any) -> Ending:
@@ -21,6 +24,8 @@ def ending(*results: Any) -> Ending:
     ("results", "code", "word"),
     [
         ([OPENED, DONE], 0, "DONE"),
+        ([OPENED, QUEUED], 10, "DONE"),
+        ([OPENED, ABORTED], 21, "ABORTED"),
         ([OPENED], 20, "HELD"),
         ([OPENED, {"msg": "health answered 500", "exit_code": 5}], 20, "HELD"),
         ([OPENED, {"msg": "unreachable"}], 20, "HELD"),
@@ -46,3 +51,19 @@ def test_where_nothing_was_decided_ansibles_own_exit_code_stands() -> None:
     assert ending({"msg": "undefined variable"}).exit_code() is None
     assert ending({"status": "nothing", "run": None}).exit_code() is None
     assert ending({"status": "nothing", "run": None}).lines() == ["DONE: nothing to change"]
+
+
+@pytest.mark.parametrize(("results", "said"), [([], "Nothing was changed"), ([OPENED], "rollback abort")])
+def test_a_run_that_was_asked_to_stop_says_where_it_stands(results: list[Any], said: str) -> None:
+    end = ending(*results)
+    end.stopped = "as you asked, before 'Restore traffic'"
+    assert end.exit_code() == 130
+    assert end.lines()[0] == "STOPPED: as you asked, before 'Restore traffic'"
+    assert said in "".join(end.lines())
+
+
+def test_what_is_still_to_do_and_a_missing_approval_are_said() -> None:
+    outcome = {**QUEUED["outcome"], "approval": {**APPROVAL, "need": "preferred"}}
+    lines = ending(OPENED, {"outcome": outcome}).lines()
+    assert "NOTE: nobody of team_lead approved it" in lines[1]
+    assert lines[2] == "STILL TO DO: railway: auto-deploy is still on"

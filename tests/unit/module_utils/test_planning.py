@@ -145,7 +145,8 @@ def test_a_schema_rollback_leaves_good_code_where_it_is_and_verifies_it() -> Non
     part = plan(live, marks(b="good", c="bad"), verdicts=ADDED, schema_too=True)
     assert (part["action"], part["from"], part["to"]) == ("rollback", [GOOD], GOOD)
     assert part["schema"]["rollback"] and part["schema"]["from"] == BAD["release"]
-    words = {"severity": "P1", "procedure": "database", "environment": "x", "reason": "y"}
+    words = {"severity": "P1", "procedure": "database", "environment": "x", "reason": "y",
+             "approval": {"need": "preferred", "roles": ["team_lead"]}}  # fmt: skip
     lines = planning.summary({**full_plan(backend=part), **words})
     assert any("stays on api-1, its database goes back" in line for line in lines)
 
@@ -208,6 +209,7 @@ COUNTED = {
 def clearing(scope: dict[str, Any] = SCOPE, report: Any = COUNTED) -> dict[str, Any]:
     part = session_planning.part(scope, {"redis": report}, SIGNED)
     return {"severity": "P1", "procedure": "sessions", "environment": "x", "reason": "y", "services": {},
+            "approval": {"need": "preferred", "roles": ["team_lead"]},
             "balancers": [], "databases": [], **part}  # fmt: skip
 
 

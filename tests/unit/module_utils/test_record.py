@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.marketsage.rollback.plugins.module_utils import control as control_module
+from ansible_collections.marketsage.rollback.plugins.module_utils.approval import Approval
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import Refused, RollbackError, Unknown
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import Journal
@@ -167,3 +168,79 @@ def test_killed_between_outcome_and_unlock_the_lock_counts_as_free(control: Cont
     Path(control.path("held.json")).write_text(held)
     assert json.loads(held)["run"] == RUN
     assert control.holder() is None
+
+
+@pytest.fixture
+def interrupted(control: Control, monkeypatch: pytest.MonkeyPatch) -> Control:
+    """A run of ann's whose process is gone."""
+    control.acquire(RUN, PLAN, "ann", os.getpid())
+    monkeypatch.setattr(control_module, "process_start", lambda pid: None)
+    return control
+
+
+def test_the_run_of_somebody_else_is_taken_over_for_a_reason_alone(interrupted: Control) -> None:
+    with pytest.raises(Refused, match="is not yours"):
+        interrupted.acquire(RUN, PLAN, "bob", os.getpid())
+    record = interrupted.acquire(RUN, PLAN, "bob", os.getpid(), takeover="ann lost her connection")
+    assert (record["owner"], record["fence"]) == ("bob", 2)
+    assert (record["taken_over"]["from"], record["taken_over"]["reason"]) == ("ann", "ann lost her connection")
+    assert interrupted.journal(RUN).entries()[-1]["data"] == record
+
+
+def test_a_run_is_taken_over_from_under_a_living_process_which_learns_of_it(control: Control) -> None:
+    first = control.acquire(RUN, PLAN, "ann", os.getpid())
+    assert not control.is_overtaken(RUN, first["fence"])
+    second = control.acquire(RUN, PLAN, "bob", os.getpid(), takeover="it hangs")
+    assert control.is_overtaken(RUN, first["fence"])
+    assert not control.is_overtaken(RUN, second["fence"])
+
+
+APPROVAL = Approval("lea", '{"approver":"lea"}\n', "signature")
+
+
+def test_an_approval_is_used_once(control: Control) -> None:
+    first = control.acquire(RUN, PLAN, "ann", os.getpid(), approval=APPROVAL)
+    assert (first["approved_by"], control.approved_by(RUN)) == ("lea", "lea")
+    control.release(RUN, first["fence"], {"state": "done"})
+    with pytest.raises(Refused, match=f"it was used for run {RUN}"):
+        control.acquire(OTHER, PLAN, "ann", os.getpid(), approval=APPROVAL)
+    assert control.holder() is None
+
+
+def test_an_approval_whose_run_was_killed_before_it_began_is_not_lost(control: Control) -> None:
+    with control.exclusively():
+        control._use(APPROVAL, RUN)
+    assert control.acquire(OTHER, PLAN, "ann", os.getpid(), approval=APPROVAL)["approved_by"] == "lea"
+
+
+ROUNDS = 200
+
+
+def contend(directory: str, run: str, barrier: Any, seen: Any) -> None:
+    """In each round, at the same moment as the other: open a run, and say whether that went well."""
+    own = Control(directory)
+    for number in range(ROUNDS):
+        barrier.wait(60)
+        try:
+            record = own.acquire(f"{run}{number:03x}", PLAN, "ann", os.getpid())
+        except Refused:
+            record = None
+        seen.put((number, record and record["fence"]))
+        barrier.wait(60)
+        if record:
+            own.release(record["run"], record["fence"], {"state": "done"})
+
+
+def test_of_two_operators_at_once_exactly_one_gets_the_lock_in_200_rounds(control: Control) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier, seen = context.Barrier(2), context.Queue()
+    runs = ("20261124T031500Z-backend-a", "20261124T031500Z-backend-b")
+    operators = [context.Process(target=contend, args=(control.directory, run, barrier, seen)) for run in runs]
+    for operator in operators:
+        operator.start()
+    results = [seen.get(timeout=60) for _ in range(2 * ROUNDS)]
+    for operator in operators:
+        operator.join(60)
+    won = {number: fence for number, fence in results if fence}
+    assert len([fence for _number, fence in results if fence]) == len(won) == ROUNDS
+    assert sorted(won.values()) == list(range(1, ROUNDS + 1))

@@ -1,0 +1,72 @@
+# Copyright: (c) 2026, MarketSage
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Read the control host's record of all runs; see the module's documentation."""
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ansible_collections.marketsage.rollback.plugins.module_utils import audit, steps, validate
+from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Unknown
+from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
+
+
+def about(control: Control, run: str) -> dict[str, Any]:
+    """A run in a few words."""
+    plan = control.plan(run) or {}
+    outcome = control.outcome(run) or {}
+    openings = [entry["data"] for entry in control.journal(run).entries() if entry["step"] == "open"]
+    opened: dict[str, Any] = openings[0] if openings else {}
+    return {
+        "run": run,
+        "procedure": plan.get("procedure"),
+        "severity": plan.get("severity"),
+        "reason": plan.get("reason"),
+        "owner": opened.get("owner"),
+        "approved_by": control.approved_by(run),
+        "state": outcome.get("state", "open"),
+        "exit_code": outcome.get("exit_code"),
+        "opened": opened.get("since"),
+        "closed": outcome.get("closed"),
+    }
+
+
+def shown(control: Control, run: str) -> dict[str, Any]:
+    """Everything that is on record of a run."""
+    return {
+        **about(control, run),
+        "directory": control.path("runs", run),
+        "plan": control.plan(run),
+        "outcome": control.outcome(run),
+        "steps": steps.kept(control.path("runs", run)),
+        "journal": control.journal(run).entries(),
+    }
+
+
+def audited(control: Control) -> dict[str, Any]:
+    """Every run's record, verified; Unknown where one of them is not what was written."""
+    runs = audit.verify(control)
+    spoilt = [f"{one['run']}: {problem}" for one in runs for problem in one["problems"]]
+    if spoilt:
+        raise Unknown(f"{'; '.join(spoilt)}. Who changed the record?", "Compare it with a backup of the control host.")
+    return {"changed": False, "runs": runs}
+
+
+class ActionModule(control_action.ControlAction):
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "state": {"type": "str", "required": True, "choices": ["listed", "shown", "audited"]},
+        "control_dir": {"type": "path", "required": True},
+        "run_id": {"type": "str"},
+    }
+    REQUIRED_IF: ClassVar[list[Any]] = [("state", "shown", ["run_id"])]
+
+    def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        control = Control(arguments["control_dir"])
+        if arguments["state"] == "audited":
+            return audited(control)
+        if arguments["state"] == "listed":
+            return {"changed": False, "runs": [about(control, run) for run in control.runs()]}
+        run = validate.run_id(arguments["run_id"])
+        if run not in control.runs():
+            raise BadInput(f"run_id: there is no run {run} in {control.directory}")
+        return {"changed": False, "shown": shown(control, run)}

@@ -1,0 +1,61 @@
+# Copyright: (c) 2026, MarketSage
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rollback_record
+short_description: Read the record of all runs
+version_added: 0.1.0
+description:
+  - What was run, by whom, who approved it, how long each step took and how it ended.
+  - V(audited) verifies it. Each journal is a chain of hashes, the journals that were collected have the heads that the
+    outcome names, and plan, approval and outcome are those that the journal speaks of.
+options:
+  state:
+    description: V(listed) for all runs in a few words, V(shown) for all of one, V(audited) to verify all.
+    type: str
+    choices: [listed, shown, audited]
+    required: true
+  control_dir:
+    description: The control host's record of the environment.
+    type: path
+    required: true
+  run_id:
+    description: The run. Required with O(state=shown).
+    type: str
+attributes:
+  action:
+    description: Runs on the controller.
+    support: full
+  check_mode:
+    description: It only reads.
+    support: full
+  diff_mode:
+    description: It changes nothing.
+    support: none
+  platform:
+    description: Where it runs.
+    support: full
+    platforms: posix
+author:
+  - MarketSage (@marketsage)
+"""
+
+EXAMPLES = r"""
+- name: Verify the record of all runs
+  marketsage.rollback.rollback_record:
+    state: audited
+    control_dir: /var/lib/marketsage.rollback/production
+"""
+
+RETURN = r"""
+runs:
+  description: The runs, newest first; with O(state=audited) each with its C(problems).
+  type: list
+  elements: dict
+  returned: when O(state=listed) or O(state=audited)
+shown:
+  description: The run with its plan, outcome, journal, the seconds of its steps and where its record is.
+  type: dict
+  returned: when O(state=shown)
+"""

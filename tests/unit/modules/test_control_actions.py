@@ -1,0 +1,237 @@
+"""The actions on the control host's record: what they refuse, write and find out."""
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.marketsage.rollback.plugins.action import (
+    rollback_freeze,
+    rollback_mark,
+    rollback_plan,
+    rollback_record,
+    rollback_run,
+)
+from ansible_collections.marketsage.rollback.plugins.module_utils import audit, freeze
+from ansible_collections.marketsage.rollback.plugins.module_utils import control as control_module
+from ansible_collections.marketsage.rollback.plugins.module_utils.approval import Rules
+from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused, Unknown
+from ansible_collections.marketsage.rollback.plugins.module_utils.run import Run
+
+GOOD, BAD = ({"release": letter * 12, "commit": letter * 40} for letter in "ab")
+READ = {"live": BAD, "candidates": [{**GOOD, "built": True}]}
+HOSTS = {"backend": ["api-1"], "database": [], "balancer": ["lb"]}
+POLICY = {
+    "severities": {
+        "P0": {"rollback": "at_once", "approval": "none", "action": "now"},
+        "P2": {"rollback": "ask", "approval": "required", "action": "ask"},
+    },
+    "approval": {"roles": ["team_lead"], "valid_for": 3600},
+}
+CLOSING = {"undone": [], "freeze_for": 0, "given_up": False}
+EQUAL = {letter * 12: {"verdict": "equal", "reasons": []} for letter in "ab"}
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Control:
+    return Control(str(tmp_path / "control"))
+
+
+def resolved(control: Control, **words: Any) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "environment": "test", "procedure": "backend", "services": ["backend"], "severity": "P0",
+        "reason": "it is down", "to": None, "back": None, "anyway": False, "run_id": None,
+        "instead_of": None, "abort": None, "undo": None,
+        "policy": POLICY, "catalogue": {"backend": {"stop_traffic": True, "uses_database": True}}, "hosts": HOSTS,
+        "balancers": {"lb": {"enabled": False}}, "reports": {"api-1": READ}, "schema_verdicts": EQUAL,
+        "session_scope": None, "session_stores": {}, "signed_sessions": [],
+        "archives": [], "archive_of": None, "schema_too": False, "recovery": None, "accept_loss": "",
+        "takes_backup": False, "point_in_time": "", "component": None, "named": False,
+    }  # fmt: skip
+    return rollback_plan.resolve(control, {**arguments, **words})
+
+
+def opened(control: Control, plan: dict[str, Any], run_id: str | None = None, **words: Any) -> dict[str, Any]:
+    people = {"lea": {"role": "team_lead"}}
+    given = {"takeover": None, "approval": None, "rules": Rules(["team_lead"], 3600, people, None, None), **words}
+    return rollback_run.open_run(control, rollback_run.Request(plan, run_id, **given), False)
+
+
+def closed(control: Control, run: dict[str, Any], **words: Any) -> dict[str, Any]:
+    plan = control.plan(run["id"]) or {}
+    release = plan["services"]["backend"]["to"]["release"]
+    arguments = {"reports": {"api-1": {"passed": True, "release": release}}, **CLOSING, **words}
+    closing = Run(run["id"], run["fence"], control.directory)
+    outcome: dict[str, Any] = rollback_run.close_run(control, closing, arguments)["outcome"]
+    return outcome
+
+
+@pytest.fixture
+def driver_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_module, "process_start", lambda pid: None)
+
+
+def test_what_requires_an_approval_is_proposed_and_not_begun(control: Control) -> None:
+    plan = resolved(control, severity="P2")
+    with pytest.raises(Refused, match=r"P2 needs that of team_lead \(lea\)") as refused:
+        opened(control, plan)
+    (proposal,) = Path(control.path("proposals")).iterdir()
+    assert json.loads(proposal.read_text()) == plan
+    assert proposal.name[:12] in refused.value.advice
+    assert control.holder() is None
+
+
+def test_deploys_are_frozen_while_a_run_is_open_and_for_a_while_after_it(control: Control) -> None:
+    run = opened(control, resolved(control))["run"]
+    assert [entry["until"] for entry in freeze.active(control.freeze_file)] == [None]
+    with pytest.raises(Refused, match="has an open run"):
+        rollback_freeze.lifted(control, False)
+    closed(control, run, freeze_for=600)
+    with pytest.raises(Refused, match=f"after {run['id']}"):
+        rollback_freeze.asked(control)
+    rollback_freeze.lifted(control, False)
+    assert rollback_freeze.asked(control) == {"changed": False, "run": None}
+
+
+def test_a_freeze_that_has_expired_holds_nothing_back(control: Control) -> None:
+    os.makedirs(control.directory)
+    freeze.put(control.freeze_file, "ann", by="ann", reason="looking at it", seconds=-1)
+    assert rollback_freeze.asked(control)["changed"] is False
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [({"seconds": 0}, "seconds"), ({"seconds": 90000}, "more than"), ({"reason": ""}, "reason")]
+)
+def test_a_freeze_without_reason_or_sensible_end_is_bad_input(
+    control: Control, words: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BadInput, match=said):
+        rollback_freeze.frozen(control, {"reason": "looking at it", "seconds": 60, "longest": 86400, **words}, False)
+
+
+def test_an_abort_goes_back_to_where_the_run_started_and_marks_nothing(control: Control, driver_gone: None) -> None:
+    first = opened(control, resolved(control))["run"]
+    half = {**READ, "live": GOOD, "candidates": [{**BAD, "built": True}]}
+    plan = resolved(control, abort=first["id"], severity="", reason="", reports={"api-1": half})
+    part = plan["services"]["backend"]
+    assert (part["to"], plan["instead_of"], plan["approval"]["need"]) == (BAD, first["id"], "none")
+    second = opened(control, plan)["run"]
+    assert (control.outcome(first["id"]) or {})["state"] == "superseded"
+    outcome = closed(control, second)
+    assert (outcome["state"], outcome["exit_code"]) == ("aborted", 21)
+    assert rollback_run.status(control)["marks"] == {}
+
+
+def test_an_abort_before_anything_was_switched_still_ends_the_run(control: Control, driver_gone: None) -> None:
+    first = opened(control, resolved(control))["run"]
+    plan = resolved(control, abort=first["id"], severity="", reason="")
+    assert (plan["services"]["backend"]["action"], plan["services"]["backend"]["to"]) == ("rollback", BAD)
+
+
+def test_an_undo_goes_forward_again_and_marks_nothing_bad(control: Control) -> None:
+    first = opened(control, resolved(control))["run"]
+    closed(control, first)
+    now = {**READ, "live": GOOD, "candidates": [{**BAD, "built": True}]}
+    behind = {BAD["release"]: {"verdict": "behind", "reasons": ["the target needs it"]}}
+    plan = resolved(control, undo=first["id"], reports={"api-1": now}, hosts={**HOSTS, "database": ["db"]},
+                    schema_verdicts=behind)  # fmt: skip
+    assert (plan["services"]["backend"]["to"], plan["databases"]) == (BAD, ["db"])
+    assert plan["services"]["backend"]["schema"]["forward"] == first["id"]
+    closed(control, opened(control, plan)["run"])
+    marks = rollback_run.status(control)["marks"]["backend"]
+    assert {commit: one["mark"] for commit, one in marks.items()} == {GOOD["commit"]: "good", BAD["commit"]: "good"}
+
+
+@pytest.mark.parametrize(("how", "said"), [("abort", "has ended"), ("undo", "still open")])
+def test_only_what_is_open_is_aborted_and_only_what_is_done_is_undone(control: Control, how: str, said: str) -> None:
+    run = opened(control, resolved(control))["run"]
+    if how == "abort":
+        closed(control, run)
+    with pytest.raises(Refused, match=said):
+        resolved(control, **{how: run["id"]})
+
+
+def test_back_counts_releases_that_are_not_bad_and_never_goes_back_twice(control: Control) -> None:
+    older = {"release": "c" * 12, "commit": "c" * 40, "built": True}
+    read = {"live": BAD, "candidates": [{**GOOD, "built": True}, older]}
+    verdicts = {**EQUAL, "c" * 12: EQUAL["a" * 12]}
+    plan = resolved(control, back=2, reports={"api-1": read}, schema_verdicts=verdicts)
+    assert plan["services"]["backend"]["to"]["release"] == "c" * 12
+    with pytest.raises(Refused, match="back: backend has 2 releases"):
+        resolved(control, back=3, reports={"api-1": read}, schema_verdicts=verdicts)
+    closed(control, opened(control, plan)["run"])
+    again = {"live": older, "candidates": [{**GOOD, "built": True}]}
+    plan = resolved(control, back=1, reports={"api-1": again}, schema_verdicts=verdicts)
+    assert plan["services"]["backend"]["action"] == "none"
+
+
+def test_side_duties_that_could_not_be_done_end_a_run_with_10(control: Control) -> None:
+    run = opened(control, resolved(control))["run"]
+    outcome = closed(control, run, undone=["switch automatic deploys off"])
+    assert (outcome["state"], outcome["exit_code"]) == ("done", 10)
+
+
+def test_what_operators_call_a_release_is_one_release_or_refused() -> None:
+    known = {"backend": [{**GOOD, "ref": "v1"}], "frontend": [{**BAD, "ref": "v1", "release": "b" * 12}]}
+    assert rollback_mark.named(known, GOOD["release"]) == ("backend", GOOD["commit"])
+    with pytest.raises(BadInput, match="releases of backend, frontend; name a service"):
+        rollback_mark.named(known, "v1")
+    with pytest.raises(BadInput, match="live on no host"):
+        rollback_mark.named(known, "v9")
+
+
+def record_of_a_finished_run(control: Control) -> Path:
+    run = opened(control, resolved(control))["run"]
+    directory = Path(control.path("runs", run["id"]))
+    collected = directory / "journals"
+    collected.mkdir()
+    with Run(run["id"], run["fence"], str(collected.parent / "host")).change("step", {}):
+        pass
+    (collected.parent / "host" / "journal" / f"{run['id']}.jsonl").rename(collected / "api-1.jsonl")
+    closed(control, run)
+    return directory
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+TAMPERING: list[tuple[str, Callable[[Path], Any], str]] = [
+    ("plan", lambda run: edit(run / "plan.json", "it is down", "it was fun"), "plan.json is not the plan"),
+    ("outcome", lambda run: edit(run / "outcome.json", '"done"', '"held"'), "outcome.json is not what"),
+    ("no outcome", lambda run: (run / "outcome.json").unlink(), "outcome.json is missing"),
+    ("host's journal", lambda run: edit(run / "journals/api-1.jsonl", '"step":"step"', '"step":"stop"'), "was altered"),
+    ("host's journal gone", lambda run: (run / "journals/api-1.jsonl").unlink(), "api-1: the journal is not the one"),
+    ("approval", lambda run: (run / "approval.json").write_text('{"plan":"x","approver":"y"}'), "for another plan"),
+    (
+        "journal cut short",
+        lambda run: [
+            (run / "journals/api-1.jsonl").write_text(
+                (run / "journals/api-1.jsonl").read_text().splitlines(keepends=True)[0]
+            )
+        ],
+        "api-1: the journal is not the one",
+    ),
+    (
+        "control's journal",
+        lambda run: edit(run.parents[1] / "journal" / f"{run.name}.jsonl", "it is down", "it was fun"),
+        "was altered",
+    ),
+]
+
+
+@pytest.mark.parametrize(("tamper", "said"), [row[1:] for row in TAMPERING], ids=[row[0] for row in TAMPERING])
+def test_the_audit_finds_what_was_altered(control: Control, tamper: Callable[[Path], Any], said: str) -> None:
+    run = record_of_a_finished_run(control)
+    assert [one["problems"] for one in rollback_record.audited(control)["runs"]] == [[]]
+    tamper(run)
+    (found,) = audit.verify(control)
+    assert said in "; ".join(found["problems"])
+    with pytest.raises(Unknown, match="Who changed the record"):
+        rollback_record.audited(control)
