@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils import _internal
 from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 
 
 @pytest.fixture
-def call_module(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+def call_module(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """Run a module's main() in this process and return what it exits with, as Ansible would see it."""
 
     # They are kept for the life of a process, which for a module is one call.
     def call(module: Any, *, check: bool = False, **arguments: Any) -> dict[str, Any]:
         warnings._global_warnings.clear()
+        # Once a test has imported an action plugin, warnings would go to the controller's screen.
+        monkeypatch.setattr(_internal, "is_controller", False)
         with patch_module_args({**arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
             module.main()
         return json.loads(capsys.readouterr().out)
