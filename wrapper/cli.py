@@ -193,14 +193,50 @@ def _confirmed(service: str, inventory: Path, request: dict[str, Any], as_json: 
 @_JSON
 def resume(run_id: str, words: tuple[str, ...], inventory: Path, as_json: bool) -> None:
     """Go on with the interrupted or held RUN, with the plan that it pinned."""
+    procedure = _procedure_of(run_id)
+    _end_with(procedure, inventory, {"run_id": run_id, **_words(procedure, words)}, as_json)
+
+
+@main.command()
+@click.argument("run_id", metavar="RUN")
+@_REASON
+@_INVENTORY
+@_JSON
+def takeover(run_id: str, reason: str, inventory: Path, as_json: bool) -> None:
+    """Go on with the open RUN of somebody else, who is shut out from now on."""
+    _end_with(_procedure_of(run_id), inventory, {"run_id": run_id, "takeover": reason}, as_json)
+
+
+@main.command()
+@click.argument("run_id", metavar="RUN")
+@_INVENTORY
+@_JSON
+def abort(run_id: str, inventory: Path, as_json: bool) -> None:
+    """Go back to where the open RUN started, through the same gate."""
+    _end_with(_procedure_of(run_id), inventory, {"abort": run_id}, as_json)
+
+
+@main.command()
+@click.argument("run_id", metavar="RUN")
+@_INVENTORY
+@_JSON
+def undo(run_id: str, inventory: Path, as_json: bool) -> None:
+    """Go forward again to what was live before RUN, through the same gate."""
+    _end_with(_procedure_of(run_id), inventory, {"undo": run_id}, as_json)
+
+
+def _procedure_of(run_id: str) -> str:
     try:
         procedure = validate.run_id(run_id).split("-")[1]
     except RollbackError as error:
         raise click.BadParameter(str(error)) from None
     if procedure not in policy.procedures():
         raise click.BadParameter(f"run_id: {run_id} is a run of {procedure!r}, which this version does not know")
-    said = {"run_id": run_id, **_words(procedure, words)}
-    _progress, code = _launch(procedure, inventory, said, False, as_json)
+    return procedure
+
+
+def _end_with(procedure: str, inventory: Path, variables: dict[str, Any], as_json: bool) -> None:
+    _progress, code = _launch(procedure, inventory, variables, False, as_json)
     sys.exit(code)
 
 

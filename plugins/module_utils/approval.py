@@ -111,7 +111,7 @@ def _parsed(text: str) -> dict[str, Any]:
         said = None
     words = _FIELDS - {"version"}
     if not isinstance(said, dict) or set(said) != _FIELDS or not all(isinstance(said[word], str) for word in words):
-        raise Refused("approval: it is no approval; 'rollback approve' makes one")
+        raise Refused("approval: it is no approval; see the documentation of rollback_run for its form")
     if said["version"] != 1:
         raise Refused(f"approval: it is of version {said['version']}, this is 1")
     return said

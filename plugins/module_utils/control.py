@@ -195,7 +195,7 @@ class Control:
         if self.is_driven(held):
             raise Refused(
                 f"lock: {known} is being driven by process {held['controller']['pid']} right now",
-                f"Watch it: rollback attach {held['run']}; or take it over: rollback takeover {held['run']} -r WHY",
+                f"Wait for its end; or take it over: rollback takeover {held['run']} -r WHY",
             )
         if held["run"] not in (run_id, superseded):
             raise Refused(

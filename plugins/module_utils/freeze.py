@@ -26,7 +26,7 @@ def load(path: str) -> dict[str, Any]:
     except (ValueError, AttributeError, TypeError):
         well_formed = False
     if not well_formed:
-        raise Unknown(f"{path} is damaged. Are deploys held back?", "Restore it, or 'rollback unfreeze'.")
+        raise Unknown(f"{path} is damaged. Are deploys held back?", "Restore it, or run unfreeze.yml.")
     return dict(entries)
 
 

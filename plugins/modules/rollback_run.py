@@ -46,7 +46,7 @@ options:
   approval:
     description:
       - A file that says which plan is approved, by whom and until when; its signature is beside it in C(.sig).
-      - Without it the one is taken that C(rollback approve) left in O(control_dir), if there is one.
+      - Without it the one is taken that was left for this plan in O(control_dir), if there is one.
     type: path
   approval_valid_for:
     description: For how many seconds an approval may hold at most.
