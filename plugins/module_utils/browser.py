@@ -176,7 +176,7 @@ def main() -> None:
         answer = _walk(json.load(sys.stdin))
     except RollbackError as error:
         answer = {"unknown": str(error)}
-    print(json.dumps(answer))
+    sys.stdout.write(json.dumps(answer))
 
 
 if __name__ == "__main__":
