@@ -5,7 +5,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.marketsage.rollback.plugins.module_utils import marks, planning, session_planning, validate
+from ansible_collections.marketsage.rollback.plugins.module_utils import (
+    marks,
+    planning,
+    rolling,
+    session_planning,
+    validate,
+)
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
@@ -45,6 +51,7 @@ def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
         raise BadInput(f"services: {', '.join(unknown)} is not in the catalogue ({', '.join(arguments['catalogue'])})")
     wanted = wanted_for(services, arguments["to"])
     known = marks.load(Control(arguments["control_dir"]).marks_file)
+    fleet = rolling.Fleet(arguments["policy"]["rolling"], arguments["servers"], arguments["balancers"])
     plan = {
         "version": PLAN_VERSION,
         "environment": arguments["environment"],
@@ -60,12 +67,16 @@ def resolve(arguments: dict[str, Any]) -> dict[str, Any]:
                 marks=known,
                 wanted=wanted.get(service),
                 verdicts=arguments["schema_verdicts"],
+                may_be_silent=fleet.may_fail(arguments["hosts"].get(service, [])),
             )
             for service in services
         },
     }
     if arguments["instead_of"]:
         plan["instead_of"] = validate.run_id(arguments["instead_of"], "instead_of")
+    without_page = arguments["rolling"] and arguments["policy"]["severities"][severity]["traffic"] == "rolling"
+    for part in plan["services"].values():
+        part.update(rolling.plan_traffic(part, without_page, fleet))
     plan["balancers"] = planning.balancers_for(plan, arguments["balancers"])
     plan["databases"] = planning.databases_for(plan, arguments["hosts"].get("database", []))
     plan.update(
@@ -112,6 +123,8 @@ class ActionModule(control_action.ControlAction):
         "catalogue": {"type": "dict", "required": True},
         "hosts": {"type": "dict", "required": True},
         "balancers": {"type": "dict", "required": True},
+        "rolling": {"type": "bool", "default": False},
+        "servers": {"type": "dict", "default": {}},
         "reports": {"type": "dict", "required": True},
         "schema_verdicts": {"type": "dict"},
         "session_scope": session_planning.SCOPE_ARGUMENT,

@@ -6,7 +6,13 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from ansible_collections.marketsage.rollback.plugins.module_utils import marks, planning, session_planning, validate
+from ansible_collections.marketsage.rollback.plugins.module_utils import (
+    marks,
+    planning,
+    rolling,
+    session_planning,
+    validate,
+)
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control, new_run_id
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import now
@@ -34,6 +40,7 @@ def open_run(control: Control, plan: dict[str, Any], run_id: str | None, check_m
         "owner": record["owner"],
         "plan": pinned,
         "hosts": planning.planned_hosts(pinned),
+        "batches": rolling.sizes(pinned),
     }
 
 
@@ -58,6 +65,14 @@ def gate_run(control: Control, run: Run, reports: dict[str, Any]) -> dict[str, A
     return {"changed": False, "passed": sorted(reports)}
 
 
+def next_batch(control: Control, run: Run, batch: list[str], reports: dict[str, Any]) -> dict[str, Any]:
+    """Held before a batch of hosts where more of those before it failed than the plan lets."""
+    plan = of_open_run(control, run)
+    for service, order in rolling.of_plan(plan).items():
+        rolling.stop_after_failures(order, batch, planning.unproved(plan["services"][service], reports))
+    return {"changed": False}
+
+
 def close_run(control: Control, run: Run, reports: dict[str, Any]) -> dict[str, Any]:
     """Mark what was left as bad and what is live as good, write the outcome, free the lock."""
     plan = of_open_run(control, run)
@@ -78,7 +93,7 @@ def close_run(control: Control, run: Run, reports: dict[str, Any]) -> dict[str, 
 
 class ActionModule(control_action.ControlAction):
     ARGUMENTS: ClassVar[dict[str, Any]] = {
-        "state": {"type": "str", "required": True, "choices": ["status", "opened", "gated", "closed"]},
+        "state": {"type": "str", "required": True, "choices": ["status", "opened", "next", "gated", "closed"]},
         "control_dir": {"type": "path", "required": True},
         "plan": {"type": "dict"},
         "run_id": {"type": "str"},
@@ -87,9 +102,11 @@ class ActionModule(control_action.ControlAction):
             "options": {"id": {"type": "str", "required": True}, "fence": {"type": "int", "required": True}},
         },
         "reports": {"type": "dict"},
+        "batch": {"type": "list", "elements": "str"},
     }
     REQUIRED_IF: ClassVar[list[Any]] = [
         ("state", "opened", ["plan"]),
+        ("state", "next", ["run", "reports", "batch"]),
         ("state", "gated", ["run", "reports"]),
         ("state", "closed", ["run", "reports"]),
     ]
@@ -102,5 +119,7 @@ class ActionModule(control_action.ControlAction):
             run_id = arguments["run_id"] and validate.run_id(arguments["run_id"])
             return open_run(control, arguments["plan"], run_id, self._task.check_mode)
         run = Run(arguments["run"]["id"], arguments["run"]["fence"], control.directory)
+        if arguments["state"] == "next":
+            return next_batch(control, run, arguments["batch"], arguments["reports"])
         finish = gate_run if arguments["state"] == "gated" else close_run
         return finish(control, run, arguments["reports"])

@@ -18,10 +18,11 @@ options:
     description:
       - V(status) only reads who holds the lock and what is marked good and bad.
       - V(opened) takes the lock and pins the plan.
+      - V(next) fails before O(batch) when more hosts of the batches before it failed than the plan lets.
       - V(gated) fails unless every planned host proved the planned release.
       - V(closed) does so too, then marks the releases good and bad, writes the outcome and frees the lock.
     type: str
-    choices: [status, opened, gated, closed]
+    choices: [status, opened, next, gated, closed]
     required: true
   control_dir:
     description: The control host's record of the environment.
@@ -34,7 +35,7 @@ options:
     description: The run to open again, or the id of a new one.
     type: str
   run:
-    description: The C(id) and C(fence) of the open run. Required with O(state=gated) and O(state=closed).
+    description: The C(id) and C(fence) of the open run. Required but with O(state=status) and O(state=opened).
     type: dict
     suboptions:
       id:
@@ -48,6 +49,10 @@ options:
   reports:
     description: What M(marketsage.rollback.health_gate) returned on each planned host.
     type: dict
+  batch:
+    description: The hosts that are to be rolled back next. Required with O(state=next).
+    type: list
+    elements: str
 attributes:
   action:
     description: Runs on the controller.
@@ -111,6 +116,11 @@ hosts:
   description: The hosts that the plan changes, each with the groups (C(planned_<service>)) that later plays name.
   type: list
   elements: dict
+  returned: when a run was opened
+batches:
+  description: How many hosts are rolled back at a time where that is done without the maintenance page.
+  type: list
+  elements: int
   returned: when a run was opened
 passed:
   description: The hosts that proved the planned release.
