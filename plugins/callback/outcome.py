@@ -41,7 +41,8 @@ class CallbackModule(CallbackBase):
             self.ending.failed(result.host.get_name(), result.result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        self.ending.failed(result.host.get_name(), result.result)
+        if not result.task.ignore_unreachable:
+            self.ending.failed(result.host.get_name(), result.result)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         for line in self.ending.lines():

@@ -18,9 +18,15 @@ class Ending:
         self.status: str | None = None
         self.closed: dict[str, Any] | None = None
         self.failure: dict[str, Any] | None = None
+        self.failed_hosts: list[str] = []
+        self.servers: dict[str, str] = {}
 
     def succeeded(self, values: dict[str, Any]) -> None:
-        """Take in a task's result; only those of rollback_run say something."""
+        """Take in a task's result; only those of rollback_run and of servers at a balancer say something."""
+        for one in [values, *values.get("results", [])]:
+            server = one.get("server")
+            if isinstance(server, dict):
+                self.servers[server["name"]] = server["admin"]
         if "status" in values and "run" in values:
             self.run, self.status = values["run"], values["status"]
         if values.get("outcome"):
@@ -28,6 +34,8 @@ class Ending:
 
     def failed(self, host: str, values: dict[str, Any]) -> None:
         """Take in a task's failure; the first of the collection's own errors is what the run failed of."""
+        if host not in ("localhost", *self.failed_hosts):
+            self.failed_hosts.append(host)
         if self.failure is None or (self.failure["exit_code"] is None and values.get("exit_code")):
             self.failure = {
                 "host": host,
@@ -49,14 +57,22 @@ class Ending:
         code = self.exit_code()
         if self.closed:
             done = f"DONE: {self.closed['run']}: the gate passed and traffic is on"
-            return [done, *(f"BY HAND: {step}" for step in self.closed.get("left_to_do", []))]
+            return [done, *self._drained(), *(f"BY HAND: {step}" for step in self.closed.get("left_to_do", []))]
         if code is None:
             return ["DONE: nothing to change"] if self.status == "nothing" else []
         failure = self.failure or {"host": "localhost", "msg": "ended before its last step", "advice": ""}
         lines = [f"{NAMES.get(code, 'FAILED')}: {failure['host']}: {failure['msg']}"]
+        others = [host for host in self.failed_hosts if host != failure["host"]]
+        if others:
+            lines.append(f"ALSO FAILED: {', '.join(others)}")
+        lines += self._drained()
         if failure["advice"]:
             lines.append(f"NEXT: {failure['advice']}")
         if self.run:
             lines.append(f"NEXT: when that is mended: rollback resume {self.run['id']}")
             lines.append(f"      or choose another release: --to RELEASE --instead-of {self.run['id']}")
         return lines
+
+    def _drained(self) -> list[str]:
+        drained = [name for name, admin in self.servers.items() if admin == "drain"]
+        return [f"DRAINED: {', '.join(drained)}: no requests until a run proves them"] if drained else []

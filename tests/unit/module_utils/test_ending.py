@@ -46,3 +46,17 @@ def test_where_nothing_was_decided_ansibles_own_exit_code_stands() -> None:
     assert ending({"msg": "undefined variable"}).exit_code() is None
     assert ending({"status": "nothing", "run": None}).exit_code() is None
     assert ending({"status": "nothing", "run": None}).lines() == ["DONE: nothing to change"]
+
+
+def test_hosts_that_get_no_requests_are_named_however_it_ends() -> None:
+    drained = {"results": [{"server": {"name": "api-1", "admin": "drain"}}]}
+    ready = {"results": [{"server": {"name": "api-1", "admin": "ready"}}]}
+    assert "DRAINED: api-1" in ending(OPENED, drained, DONE).lines()[1]
+    assert len(ending(OPENED, drained, ready, DONE).lines()) == 1
+
+
+def test_every_host_that_failed_is_named() -> None:
+    end = ending(OPENED, {"msg": "health answered 500", "exit_code": 5})
+    end.failed("api-7", {"msg": "unreachable"})
+    end.failed("localhost", {"msg": "health gate: api-1, api-7", "exit_code": 20})
+    assert end.lines()[:2] == ["HELD: api-1: health answered 500", "ALSO FAILED: api-7"]
