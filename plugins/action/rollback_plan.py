@@ -48,7 +48,7 @@ def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
     reversal = reversal_of(control, arguments)
     earlier = (control.plan(reversal["run"]) or {}) if reversal else {}
     services = planning.changed_services(earlier) if reversal else arguments["services"]
-    severity = validate.severity(arguments["severity"] or earlier.get("severity"))
+    severity = validate.severity(arguments["severity"] or earlier.get("severity", ""))
     forward = arguments["archive_of"] is not None
     check_severity(severity, arguments["policy"], arguments["anyway"] or forward or reversal is not None)
     unknown = [service for service in services if service not in arguments["catalogue"]]
