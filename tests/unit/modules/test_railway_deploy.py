@@ -11,7 +11,17 @@ import yaml
 from ansible_collections.marketsage.rollback.plugins.module_utils import api
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import Journal
 from ansible_collections.marketsage.rollback.plugins.modules import railway_deploy
-from test_railway_rollback import BAD, BAD_LIVE, LOCATE, OLD_GONE, TOKEN, Answer, Wire, node, state_of
+from ansible_collections.marketsage.rollback.tests.unit.modules.railway_wire import (
+    BAD,
+    BAD_LIVE,
+    LOCATE,
+    OLD_GONE,
+    TOKEN,
+    Answer,
+    Wire,
+    node,
+    state_of,
+)
 
 Call = Callable[..., dict[str, Any]]
 HYBRID = "d" * 40
