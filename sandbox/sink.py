@@ -1,4 +1,4 @@
-"""A sink for notifications: answers like Slack and Twilio, and keeps everything it receives as JSON lines."""
+"""A sink for notifications: answers like Slack, Twilio and PagerDuty, and keeps what it receives as JSON lines."""
 from __future__ import annotations
 
 import argparse
@@ -13,26 +13,53 @@ from typing import Any
 from urllib.parse import parse_qs
 
 MODES = {
-    "answer": "as Slack and Twilio do",
+    "answer": "as each API does",
     "fail": "with the refusal that each of them uses",
-    "hang": "only after a minute",
+    "busy": "that there were too many requests",
     "error": "with HTTP 500",
+    "hang": "only after a minute",
+    "drop": "not at all, although it took what was sent",
 }
+APIS = ("slack", "slack_webhook", "twilio", "pagerduty", "webhook")
 _HANG_SECONDS = 60
 _LARGEST_BODY = 1 << 20
+_ROUTING_KEY_LENGTH = 32
 
+# A status and a body: text, or what becomes JSON.
 Answer = tuple[int, Any]
+_REFUSALS: dict[str, Answer] = {
+    "slack": (200, {"ok": False, "error": "invalid_auth"}),
+    "slack_webhook": (403, "invalid_token"),
+    "twilio": (401, {"code": 20003, "message": "Authenticate", "status": 401}),
+    "pagerduty": (400, {"status": "invalid event", "message": "Event object is invalid", "errors": ["routing_key"]}),
+    "webhook": (401, "unauthorized"),
+}
+_TOO_MANY: dict[str, Answer] = {
+    "slack": (429, {"ok": False, "error": "ratelimited"}),
+    "twilio": (429, {"code": 20429, "message": "Too Many Requests", "status": 429}),
+}
+
+
+def api_of(path: str) -> str | None:
+    """Which API a path belongs to."""
+    if path in ("/api/chat.postMessage", "/api/chat.update"):
+        return "slack"
+    if path.startswith("/services/"):
+        return "slack_webhook"
+    if path.startswith("/2010-04-01/Accounts/") and path.endswith("/Messages.json"):
+        return "twilio"
+    return {"/v2/enqueue": "pagerduty", "/hook": "webhook"}.get(path)
 
 
 class Sink(ThreadingHTTPServer):
-    """What was received, in `file`; how to answer, in `mode`."""
+    """What was received, in `file`; how each API answers, in `modes`."""
 
     daemon_threads = True
 
     def __init__(self, port: int, file: Path) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.file = file
-        self.mode = "answer"
+        self.modes = dict.fromkeys(APIS, "answer")
         self.posted: set[str] = set()
         self.writing = threading.Lock()
         self.forget()
@@ -63,19 +90,34 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(min(int(self.headers.get("content-length", 0)), _LARGEST_BODY)).decode()
+        api = api_of(self.path)
         if self.path == "/_control":
             self._send(*self._control(body))
-            return
-        content = self._content(body)
+        elif api is None:
+            self._send(404, "not found")
+        else:
+            self._take(api, self._content(body))
+
+    def _take(self, api: str, content: Any) -> None:
+        """Answer as the API would in its present mode; what it took is kept as accepted."""
+        mode = self.server.modes[api]
+        status, answer = self._answer(api, mode, content if isinstance(content, dict) else {})
+        accepted = status < 300 and not (isinstance(answer, dict) and answer.get("ok") is False)
         self.server.keep(
             {
                 "time": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
                 "path": self.path,
                 "headers": dict(self.headers.items()),
                 "body": content,
+                "accepted": accepted,
             }
         )
-        self._send(*self._answer(content))
+        if mode == "drop":
+            self.close_connection = True
+            return
+        if mode == "hang":
+            time.sleep(_HANG_SECONDS)
+        self._send(status, answer)
 
     def _content(self, body: str) -> Any:
         kind = self.headers.get("content-type", "")
@@ -90,39 +132,43 @@ class Handler(BaseHTTPRequestHandler):
 
     def _control(self, body: str) -> Answer:
         try:
-            mode = json.loads(body)["mode"]
+            wanted = json.loads(body)
+            mode, apis = wanted["mode"], wanted.get("apis", APIS)
         except (ValueError, KeyError, TypeError):
-            mode = None
-        if mode not in MODES:
-            return 400, {"error": f"mode: one of {', '.join(MODES)}"}
-        self.server.mode = mode
+            mode, apis = None, APIS
+        if mode not in MODES or not set(apis) <= set(APIS):
+            return 400, {"error": f"mode: one of {', '.join(MODES)}; apis: any of {', '.join(APIS)}"}
+        self.server.modes.update(dict.fromkeys(apis, mode))
         return 200, {"mode": mode}
 
-    def _answer(self, content: Any) -> Answer:
-        if self.server.mode == "error":
+    def _answer(self, api: str, mode: str, fields: dict[str, Any]) -> Answer:
+        if mode == "error":
             return 500, "internal error"
-        if self.server.mode == "hang":
-            time.sleep(_HANG_SECONDS)
-        fails = self.server.mode == "fail"
-        if self.path.startswith("/services/"):
-            return (403, "invalid_token") if fails else (200, "ok")
-        if self.path in ("/api/chat.postMessage", "/api/chat.update"):
-            return 200, {"ok": False, "error": "invalid_auth"} if fails else self._slack_message(content)
-        if self.path.startswith("/2010-04-01/Accounts/") and self.path.endswith("/Messages.json"):
-            return (401, {"code": 20003, "message": "Authenticate", "status": 401}) if fails else _sms(content)
-        return 404, "not found"
+        if mode == "busy":
+            return _TOO_MANY.get(api, (429, "rate limited"))
+        if mode == "fail" or not self._is_authorized(api, fields):
+            return _REFUSALS[api]
+        answer = {"slack": self._slack_message, "slack_webhook": _webhook, "twilio": _sms, "pagerduty": _event}
+        return answer[api](fields) if api in answer else (200, {"received": True})
 
-    def _slack_message(self, content: Any) -> dict[str, Any]:
-        fields = content if isinstance(content, dict) else {}
+    def _is_authorized(self, api: str, fields: dict[str, Any]) -> bool:
+        """Whether a credential of the API's kind came along; a sink knows none to compare it with."""
+        scheme = self.headers.get("authorization", "").partition(" ")[0]
+        if api == "pagerduty":
+            return len(str(fields.get("routing_key", ""))) == _ROUTING_KEY_LENGTH
+        return {"slack": scheme == "Bearer", "twilio": scheme == "Basic", "webhook": scheme == "Bearer"}.get(api, True)
+
+    def _slack_message(self, fields: dict[str, Any]) -> Answer:
+        updates = self.path.endswith("update")
         if not fields.get("channel"):
-            return {"ok": False, "error": "channel_not_found"}
+            return 200, {"ok": False, "error": "channel_not_found"}
         if not fields.get("text") and not fields.get("blocks"):
-            return {"ok": False, "error": "no_text"}
-        if self.path.endswith("update") and fields.get("ts") not in self.server.posted:
-            return {"ok": False, "error": "message_not_found"}
-        timestamp = fields["ts"] if self.path.endswith("update") else f"{time.time():.6f}"
+            return 200, {"ok": False, "error": "no_text"}
+        if updates and fields.get("ts") not in self.server.posted:
+            return 200, {"ok": False, "error": "message_not_found"}
+        timestamp = fields["ts"] if updates else f"{time.time():.6f}"
         self.server.posted.add(timestamp)
-        return {"ok": True, "channel": "C0SANDBOX01", "ts": timestamp}
+        return 200, {"ok": True, "channel": "C0SANDBOX01", "ts": timestamp}
 
     def _send(self, status: int, content: Any) -> None:
         text = content if isinstance(content, str) else json.dumps(content)
@@ -130,6 +176,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("content-type", "text/plain" if isinstance(content, str) else "application/json")
         self.send_header("content-length", str(len(data)))
+        if status == 429:
+            self.send_header("retry-after", "1")
         self.end_headers()
         self.wfile.write(data)
 
@@ -137,16 +185,32 @@ class Handler(BaseHTTPRequestHandler):
         """What came in is in the file."""
 
 
-def _sms(content: Any) -> Answer:
-    fields = content if isinstance(content, dict) else {}
+def _webhook(fields: dict[str, Any]) -> Answer:
+    return (200, "ok") if fields.get("text") or fields.get("blocks") else (400, "no_text")
+
+
+def _sms(fields: dict[str, Any]) -> Answer:
     missing = [name for name in ("To", "Body") if not fields.get(name)]
     if missing:
         return 400, {"code": 21604, "message": f"A '{missing[0]}' is required", "status": 400}
     return 201, {"sid": f"SM{os.urandom(16).hex()}", "status": "queued", "error_code": None, "to": fields["To"]}
 
 
+def _event(fields: dict[str, Any]) -> Answer:
+    payload = fields.get("payload") or {}
+    action = fields.get("event_action")
+    if action not in ("trigger", "acknowledge", "resolve"):
+        return 400, {"status": "invalid event", "message": "Event object is invalid", "errors": ["'event_action'"]}
+    missing = [name for name in ("summary", "source", "severity") if action == "trigger" and not payload.get(name)]
+    if missing:
+        errors = [f"'payload.{name}' is missing or blank" for name in missing]
+        return 400, {"status": "invalid event", "message": "Event object is invalid", "errors": errors}
+    key = fields.get("dedup_key") or os.urandom(16).hex()
+    return 202, {"status": "success", "message": "Event processed", "dedup_key": key}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A sink for Slack messages and SMS")
+    parser = argparse.ArgumentParser(description="A sink for Slack messages, SMS and pages")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--file", type=Path, required=True, help="where everything received goes, as JSON lines")
     arguments = parser.parse_args()

@@ -19,7 +19,11 @@ from ansible_collections.marketsage.rollback.sandbox.state import PARTS
 # What production has been through before anything goes wrong: each was deployed and turned out well.
 HISTORY = ("v1.0.0", "v1.1.0")
 SERVICES = ("backend", "frontend")
-_SECRETS = ("railway_account_token", "railway_project_token", "jwt_secret", "session_secret", "smoke_password")
+_SECRETS = (
+    "railway_account_token", "railway_project_token", "jwt_secret", "session_secret", "smoke_password",
+    "slack_token", "twilio_token", "pagerduty_key", "hook_token",
+)  # fmt: skip
+_SLACK_WEBHOOKS = ("team", "standard")
 _HEALTHY_SECONDS = 30
 # pm2 asked to end takes as long as its slowest worker may; PostgreSQL asked by SIGTERM waits for its clients.
 _ENDED_BY = {**dict.fromkeys(HOSTS, signal.SIGKILL), "postgres": signal.SIGINT}
@@ -112,6 +116,9 @@ def _make_directory(layout: Layout) -> None:
     deploy.write_private(layout.secrets / "database_url", f"{layout.database_url}?schema=public\n")
     deploy.write_private(layout.secrets / "admin_database_url", f"{layout.admin_database_url}\n")
     (layout.directory / "postgres_bin").write_text(str(Path(servers.postgres_tool("pg_dump")).parent))
+    for name in _SLACK_WEBHOOKS:
+        url = f"{layout.url('sink')}/services/T0SANDBOX/{name.upper()}/{secrets.token_urlsafe(18)}"
+        deploy.write_private(layout.secrets / f"slack_{name}_url", f"{url}\n")
 
 
 def _bring_up(layout: Layout, say: Say) -> None:
@@ -221,7 +228,9 @@ def _reset_frontend(layout: Layout) -> None:
 
 
 def _reset_control(layout: Layout) -> None:
-    shutil.rmtree(layout.control)
+    # A courier may be writing into it: what it has no longer a path to, it leaves alone.
+    old = layout.control.rename(layout.control.with_name("control.old"))
+    shutil.rmtree(old)
     shutil.rmtree(layout.backups, ignore_errors=True)
     layout.control.mkdir(mode=0o700)
     _write_marks(layout)

@@ -4,24 +4,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 from ansible_collections.marketsage.rollback.plugins.module_utils import validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError
-from ansible_collections.marketsage.rollback.wrapper import policy
+from ansible_collections.marketsage.rollback.wrapper import options, policy
 
-_INVENTORY = click.option(
-    "-i",
-    "--inventory",
-    type=click.Path(exists=True, path_type=Path),
-    envvar="ROLLBACK_INVENTORY",
-    default=policy.SANDBOX,
-    help="Where things are [default: $ROLLBACK_INVENTORY, else the sandbox].",
-)
 _COMPONENT = click.argument("component", required=False)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output, versioned.")
 _SEVERITY = click.option("-s", "--severity", required=True, metavar="P0..P3", help="The severity of the incident.")
 _REASON = click.option("-r", "--reason", required=True, help="Why, in one line; it goes into the record.")
 _TO = click.option("--to", metavar="RELEASE", help="The release to go back to, instead of the last good one.")
@@ -39,18 +31,26 @@ _WORDS = click.option(
 )
 
 
+_PACKAGE = "ansible_collections.marketsage.rollback"
+# Commands in modules of their own, by where they are.
+_ELSEWHERE = {
+    "ack": f"{_PACKAGE}.wrapper.tell",
+    "outbox": f"{_PACKAGE}.wrapper.tell",
+    "sandbox": f"{_PACKAGE}.sandbox.commands",
+}
+
+
 class _LazyGroup(click.Group):
-    """Loads the sandbox's commands only when they are asked for, so that --help stays quick."""
+    """Loads commands of other modules only when they are asked for, so that --help stays quick."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return sorted([*super().list_commands(context), "sandbox"])
+        return sorted([*super().list_commands(context), *_ELSEWHERE])
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name != "sandbox":
+        if name not in _ELSEWHERE:
             return super().get_command(context, name)
-        from ansible_collections.marketsage.rollback.sandbox.commands import sandbox  # noqa: PLC0415
-
-        return sandbox
+        command: click.Command = getattr(import_module(_ELSEWHERE[name]), name)
+        return command
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -137,8 +137,8 @@ def _launch(procedure: str, inventory: Path, variables: dict[str, Any], check: b
 @_INSTEAD_OF
 @_ANYWAY
 @_WORDS
-@_INVENTORY
-@_JSON
+@options.INVENTORY
+@options.JSON
 def plan(service: str, inventory: Path, as_json: bool, **said: Any) -> None:
     """Show what rolling back SERVICE would change; change nothing.
 
@@ -159,8 +159,8 @@ def plan(service: str, inventory: Path, as_json: bool, **said: Any) -> None:
 @_ANYWAY
 @_WORDS
 @click.option("-y", "--yes", is_flag=True, help="Do not ask, whatever the severity.")
-@_INVENTORY
-@_JSON
+@options.INVENTORY
+@options.JSON
 def run(service: str, yes: bool, inventory: Path, as_json: bool, **said: Any) -> None:
     """Roll SERVICE back: P0 at once, otherwise after showing the plan and asking.
 
@@ -189,8 +189,8 @@ def _confirmed(service: str, inventory: Path, request: dict[str, Any], as_json: 
 @main.command()
 @click.argument("run_id", metavar="RUN")
 @_WORDS
-@_INVENTORY
-@_JSON
+@options.INVENTORY
+@options.JSON
 def resume(run_id: str, words: tuple[str, ...], inventory: Path, as_json: bool) -> None:
     """Go on with the interrupted or held RUN, with the plan that it pinned."""
     procedure = _procedure_of(run_id)
@@ -243,7 +243,7 @@ def _end_with(procedure: str, inventory: Path, variables: dict[str, Any], as_jso
 @main.command()
 @click.argument("kind", metavar="KIND")
 @click.option("--keep", is_flag=True, help="Leave the drill's sandbox running.")
-@_JSON
+@options.JSON
 def drill(kind: str, keep: bool, as_json: bool) -> None:
     """Break a sandbox of its own under load, roll it back, and say how it went.
 
@@ -285,8 +285,8 @@ def _quiet(_line: str) -> None:
 
 
 @main.command()
-@_INVENTORY
-@_JSON
+@options.INVENTORY
+@options.JSON
 def status(inventory: Path, as_json: bool) -> None:
     """Show what is live, what could be restored, and who holds the lock; change nothing."""
     from ansible_collections.marketsage.rollback.wrapper import launch, overview  # noqa: PLC0415

@@ -13,20 +13,21 @@ SANDBOX = COLLECTION / "inventories" / "sandbox"
 
 
 @cache
-def _data(name: str) -> dict[str, Any]:
-    data: dict[str, Any] = yaml.safe_load((PLAYBOOKS / "group_vars" / "all" / f"{name}.yml").read_text())
-    return data
+def data(name: str) -> dict[str, Any]:
+    """What one file of the playbooks' group_vars/all says."""
+    loaded: dict[str, Any] = yaml.safe_load((PLAYBOOKS / "group_vars" / "all" / f"{name}.yml").read_text())
+    return loaded
 
 
 def procedures() -> dict[str, dict[str, Any]]:
     """What can be rolled back: name -> {title, playbook, words where it has some}."""
-    procedures: dict[str, dict[str, Any]] = _data("services")["rollback_procedures"]
+    procedures: dict[str, dict[str, Any]] = data("services")["rollback_procedures"]
     return procedures
 
 
 def words(procedure: str) -> list[str]:
     """What an operator may say about a procedure beside severity, reason and target: names of its variables."""
-    words: list[str] = _data("services")["rollback_procedures"][procedure].get("words", [])
+    words: list[str] = data("services")["rollback_procedures"][procedure].get("words", [])
     return words
 
 
@@ -38,13 +39,13 @@ def components() -> dict[str, dict[str, Any]]:
 
 def severity(name: str) -> dict[str, Any]:
     """A row of the decision matrix: name, response_time (seconds), rollback, action."""
-    row: dict[str, Any] = _data("policy")["rollback_policy"]["severities"][name]
+    row: dict[str, Any] = data("policy")["rollback_policy"]["severities"][name]
     return row
 
 
 def budgets() -> dict[str, int]:
     """Seconds that each step may take, by the name of its play."""
-    budgets: dict[str, int] = _data("policy")["rollback_policy"]["budgets"]
+    budgets: dict[str, int] = data("policy")["rollback_policy"]["budgets"]
     return budgets
 
 

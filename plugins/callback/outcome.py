@@ -14,6 +14,8 @@ description:
   - Ends a run between two of its steps or tasks, where no change is under way, when O(stop_file) has appeared or
     somebody has taken the run over. It exits with 130 then, and the run can be resumed.
   - Writes how long each step took to C(steps.json) in the run's record, from which later plans estimate.
+  - Tells of a run that M(marketsage.rollback.announce) announced, each time a box of its template is ticked and how it
+    ends. What cannot be told waits in the outbox and never fails the run.
 options:
   stop_file:
     description: A file whose appearance asks the run to stop.
@@ -28,12 +30,16 @@ author:
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
-from ansible_collections.marketsage.rollback.plugins.module_utils.ending import Ending
+from ansible_collections.marketsage.rollback.plugins.module_utils.ending import UNKNOWN, Ending
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError
 from ansible_collections.marketsage.rollback.plugins.module_utils.steps import StepTimes
+from ansible_collections.marketsage.rollback.plugins.plugin_utils.announcing import Announcement, Steps
+from jinja2 import TemplateError
 
 
 class CallbackModule(CallbackBase):
@@ -47,15 +53,22 @@ class CallbackModule(CallbackBase):
         self.ending = Ending()
         self.times = StepTimes(time.monotonic)
         self.in_step = False
+        self.steps = Steps([])
+        self.announcement: Announcement | None = None
 
     def set_options(self, *args: Any, **kwargs: Any) -> None:
         super().set_options(*args, **kwargs)
         self.stop_file = self.get_option("stop_file")
 
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        self.steps = Steps([play.get_name() for play in playbook.get_plays()])
+
     def v2_playbook_on_play_start(self, play: Any) -> None:
         self.times.enter(play.get_name())
         self.in_step = play.strategy not in ("linear", "ansible.builtin.linear")
         self._stop_if_asked(f"before the step {play.get_name()!r}")
+        self.steps.enter(play.get_name())
+        self._tell(lambda announcement: announcement.progress(self.steps.status))
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         # Where hosts go on freely others are in the middle of their tasks just now.
@@ -63,22 +76,28 @@ class CallbackModule(CallbackBase):
             self._stop_if_asked(f"before {task.get_name()!r}")
 
     def v2_runner_on_ok(self, result: Any) -> None:
+        self.steps.result(ok=True)
         self.ending.succeeded(result.result)
         self.times.worked()
+        if announced := result.result.get("announced"):
+            self.announcement = Announcement(announced["control_dir"], announced["run"])
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         if not ignore_errors:
-            self.ending.failed(result.host.get_name(), result.result)
+            self._failed(result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
+        self._failed(result)
+
+    def _failed(self, result: Any) -> None:
+        self.steps.result(ok=False)
         self.ending.failed(result.host.get_name(), result.result)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         if self.ending.directory:
             self.times.keep(self.ending.directory)
-        self._say()
-        if self.ending.exit_code():
-            raise SystemExit(self.ending.exit_code())
+        self.steps.leave()
+        self._end()
 
     def _stop_if_asked(self, where: str) -> None:
         """End here, where no change is under way, if the operator asked for that or somebody has taken the run over."""
@@ -95,9 +114,38 @@ class CallbackModule(CallbackBase):
 
     def _stop(self, why: str) -> None:
         self.ending.stopped = why
-        self._say()
-        raise SystemExit(self.ending.exit_code())
+        self._end()
 
-    def _say(self) -> None:
+    def _end(self) -> None:
+        """Tell and say how it ended, and exit with its code unless that is 0 or Ansible's own."""
+        self._tell(self._tell_the_end)
         for line in self.ending.lines():
             self._display.display(line)
+        if self.ending.exit_code():
+            raise SystemExit(self.ending.exit_code())
+
+    def _tell_the_end(self, announcement: Announcement) -> None:
+        if not announcement.is_current():
+            return
+        announcement.keep_ticked(self.steps.status)
+        announcement.tell(self._event(), why=self.ending.why())
+        if not announcement.is_followed():
+            announcement.follow()
+        self.ending.undelivered = announcement.undelivered()
+
+    def _event(self) -> str:
+        """What the end is called where it is told."""
+        if self.ending.closed:
+            return str(self.ending.closed["state"])
+        if self.ending.stopped:
+            return "interrupted"
+        return "unknown" if self.ending.exit_code() == UNKNOWN else "held"
+
+    def _tell(self, tell: Callable[[Announcement], None]) -> None:
+        """Tell something of an announced run; that it cannot be told fails nothing."""
+        if self.announcement is None:
+            return
+        try:
+            tell(self.announcement)
+        except (RollbackError, OSError, TemplateError) as error:
+            self._display.warning(f"this could not be told: {error}")

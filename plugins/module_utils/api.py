@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from time import sleep
 from typing import Any, Callable
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
@@ -84,15 +84,23 @@ def request(
     *,
     headers: Mapping[str, str] | None = None,
     json: Any = None,
+    form: Mapping[str, str] | None = None,
     timeout: float,
     expect: tuple[int, ...] = (200,),
+    named: str = "",
 ) -> Response:
-    """Send one request once and return the answer, if its status is among `expect`, within `timeout` seconds."""
+    """Send one request once and return the answer, if its status is among `expect`, within `timeout` seconds.
+
+    The body is `json` or `form`. Where the address itself is a secret, messages call it `named`.
+    """
     validate.url(url, "url")
-    source = _source(method, url)
+    source = named or _source(method, url)
     _check_headers(headers or {})
+    kind, data = _body(json, form)
+    sent = {"Accept": "application/json", "User-Agent": "marketsage.rollback", **kind, **(headers or {})}
+    wanted = urllib.request.Request(url, data, sent, method=method)
     try:
-        response = _within(timeout, lambda: _send(method, url, headers or {}, json, timeout))
+        response = _within(timeout, lambda: _send(wanted, timeout, source))
     except (OSError, http.client.HTTPException) as error:
         raise ConnectionFailed(f"{source}: {_reason(error)}", _may_have_arrived(error)) from None
     if response.status not in expect:
@@ -132,19 +140,22 @@ def _may_repeat(response: Response, changes: bool) -> bool:
     return response.status == 429 if changes else response.status in _BUSY
 
 
-def _send(method: str, url: str, headers: Mapping[str, str], json: Any, timeout: float) -> Response:
-    data = None if json is None else json_format.dumps(json).encode()
-    sent = {"Accept": "application/json", "User-Agent": "marketsage.rollback", **headers}
-    if data is not None:
-        sent["Content-Type"] = "application/json"
-    wanted = urllib.request.Request(url, data, sent, method=method)
+def _body(json: Any, form: Mapping[str, str] | None) -> tuple[dict[str, str], bytes | None]:
+    """The header that says what a body is, and the body."""
+    if form is not None:
+        return {"Content-Type": "application/x-www-form-urlencoded"}, urlencode(form).encode()
+    if json is not None:
+        return {"Content-Type": "application/json"}, json_format.dumps(json).encode()
+    return {}, None
+
+
+def _send(wanted: urllib.request.Request, timeout: float, source: str) -> Response:
     try:
-        answer = _opener(urlsplit(url).scheme).open(wanted, timeout=timeout)
+        answer = _opener(wanted.type).open(wanted, timeout=timeout)
     except urllib.error.HTTPError as error:
         answer = error
     with answer:
         body = answer.read(SIZE_LIMIT + 1)
-    source = _source(method, url)
     if len(body) > SIZE_LIMIT:
         raise BadAnswer(f"{source} answered with more than {SIZE_LIMIT} bytes")
     return Response(answer.code, {name.lower(): value for name, value in answer.headers.items()}, body, source)

@@ -23,6 +23,7 @@ class Ending:
         self.closed: dict[str, Any] | None = None
         self.failure: dict[str, Any] | None = None
         self.stopped: str | None = None
+        self.undelivered: list[str] = []
 
     def succeeded(self, values: dict[str, Any]) -> None:
         """Take in a task's result; only those of rollback_run say something."""
@@ -45,28 +46,34 @@ class Ending:
     def exit_code(self) -> int | None:
         """The run's exit code; None where nothing of this collection decided, so that Ansible's own stands."""
         if self.closed:
-            return int(self.closed["exit_code"])
+            return int(self.closed["exit_code"]) or (QUEUED if self.undelivered else 0)
         if self.stopped:
             return INTERRUPTED
         if self.run:
             return UNKNOWN if self.failure and self.failure["exit_code"] == UNKNOWN else HELD
         return self.failure["exit_code"] if self.failure else None
 
+    def why(self) -> str:
+        """What kept the run from ending well, in one line; empty where nothing did."""
+        if self.closed:
+            return ""
+        return self.stopped or (self.failure or {}).get("msg", "")
+
     def lines(self) -> list[str]:
         """The end state and the next step, for a human; nothing where nothing was decided."""
         code = self.exit_code()
         if self.closed:
-            return _closing_lines(self.closed)
+            return _closing_lines(self.closed) + self._queued()
         if self.stopped:
             unchanged = [] if self.run else ["Nothing was changed."]
-            return [f"STOPPED: {self.stopped}", *unchanged, *self._ways_on()]
+            return [f"STOPPED: {self.stopped}", *unchanged, *self._ways_on(), *self._queued()]
         if code is None:
             return ["DONE: nothing to change"] if self.status == "nothing" else []
         failure = self.failure or {"host": "localhost", "msg": "ended before its last step", "advice": ""}
         lines = [f"{NAMES.get(code, 'FAILED')}: {failure['host']}: {failure['msg']}"]
         if failure["advice"]:
             lines.append(f"NEXT: {failure['advice']}")
-        return lines + self._ways_on()
+        return lines + self._ways_on() + self._queued()
 
     def _ways_on(self) -> list[str]:
         """What can be done with a run that stays open."""
@@ -78,6 +85,12 @@ class Ending:
             f"      or choose another release: --to RELEASE --instead-of {run}",
             f"      or go back to where it started: rollback abort {run}",
         ]
+
+    def _queued(self) -> list[str]:
+        """Who has not been told, and what to do about it."""
+        if not self.undelivered:
+            return []
+        return [f"QUEUED: not told yet: {'; '.join(self.undelivered)}", "NEXT: rollback outbox list, or outbox send"]
 
 
 def _closing_lines(outcome: dict[str, Any]) -> list[str]:

@@ -243,15 +243,16 @@ def test_the_load_command_shows_what_it_met(sandbox: Layout) -> None:
 
 
 def test_the_sink_answers_and_keeps(sandbox: Layout) -> None:
+    bearer = {"authorization": "Bearer xoxb"}
     with httpx.Client(base_url=sandbox.url("sink"), trust_env=False) as sink:
         message = {"channel": "#incidents", "text": "rolling back"}
-        posted = sink.post("/api/chat.postMessage", json=message, headers={"authorization": "Bearer xoxb"}).json()
+        posted = sink.post("/api/chat.postMessage", json=message, headers=bearer).json()
         update = {"channel": posted["channel"], "ts": posted["ts"], "text": "done"}
-        assert sink.post("/api/chat.update", json=update).json()["ok"]
-        unknown = sink.post("/api/chat.update", json={**update, "ts": "1.0"}).json()
+        assert sink.post("/api/chat.update", json=update, headers=bearer).json()["ok"]
+        unknown = sink.post("/api/chat.update", json={**update, "ts": "1.0"}, headers=bearer).json()
         assert unknown == {"ok": False, "error": "message_not_found"}
         assert sink.post("/services/T/B/X", json={"text": "hello"}).text == "ok"
-        sms = sink.post("/2010-04-01/Accounts/AC1/Messages.json", data={"To": "+1555", "Body": "P0"})
+        sms = sink.post("/2010-04-01/Accounts/AC1/Messages.json", data={"To": "+1555", "Body": "P0"}, auth=("AC1", "x"))
         assert (sms.status_code, sms.json()["status"]) == (201, "queued")
         received = sink.get("/").json()
         assert [one["body"].get("text") for one in received[:2]] == ["rolling back", "done"]

@@ -242,7 +242,12 @@ def test_a_change_that_did_not_arrive_is_sent_again(
     server: Server, monkeypatch: pytest.MonkeyPatch, closed_port: int
 ) -> None:
     real, targets = api._send, [f"http://127.0.0.1:{closed_port}", server.url]
-    monkeypatch.setattr(api, "_send", lambda method, _url, *rest: real(method, targets.pop(0), *rest))
+
+    def to_the_next(wanted: Any, *rest: Any) -> api.Response:
+        wanted.full_url = targets.pop(0)
+        return real(wanted, *rest)
+
+    monkeypatch.setattr(api, "_send", to_the_next)
     monkeypatch.setattr(api, "sleep", lambda _: None)
     server.script = [says(200)]
     assert ask(server, changes=True).status == 200

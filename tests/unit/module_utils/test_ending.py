@@ -67,3 +67,11 @@ def test_what_is_still_to_do_and_a_missing_approval_are_said() -> None:
     lines = ending(OPENED, {"outcome": outcome}).lines()
     assert "NOTE: nobody of team_lead approved it" in lines[1]
     assert lines[2] == "STILL TO DO: railway: auto-deploy is still on"
+
+
+def test_a_run_that_is_done_but_not_told_says_so_and_a_held_one_stays_held() -> None:
+    done, held = ending(OPENED, DONE), ending(OPENED)
+    for end in (done, held):
+        end.undelivered = ["alerts (answered 500)"]
+        assert "QUEUED: not told yet: alerts (answered 500)" in end.lines()
+    assert (done.exit_code(), held.exit_code()) == (10, 20)

@@ -1,0 +1,100 @@
+"""Commands on what people are told: the outbox, and acknowledging a run."""
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from ansible_collections.marketsage.rollback.plugins.module_utils import validate
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError
+from ansible_collections.marketsage.rollback.wrapper import options, policy
+
+VERSION = 1
+
+
+def _results(playbook: str, inventory: Path, variables: dict[str, Any]) -> dict[str, Any]:
+    """What the one task of a playbook returned; its failure ends the command with one line."""
+    from ansible_collections.marketsage.rollback.wrapper import launch  # noqa: PLC0415
+
+    found: dict[str, Any] = {}
+
+    def handle(event: dict[str, Any]) -> None:
+        found.update((event.get("event_data") or {}).get("res") or {})
+
+    code = launch.run_playbook(policy.PLAYBOOKS / playbook, inventory.resolve(), variables, False, handle)
+    if code:
+        click.echo(f"Error: {found.get('msg', 'the control host could not be read')}", err=True)
+        sys.exit(code)
+    return found
+
+
+@click.group()
+def outbox() -> None:
+    """Messages about runs that their channels have not taken yet."""
+
+
+@outbox.command("list")
+@options.INVENTORY
+@options.JSON
+def list_(inventory: Path, as_json: bool) -> None:
+    """Show what waits, and why."""
+    _show(_results("outbox.yml", inventory, {}), as_json)
+
+
+@outbox.command()
+@click.argument("message", required=False)
+@options.INVENTORY
+@options.JSON
+def send(message: str | None, inventory: Path, as_json: bool) -> None:
+    """Send what waits now.
+
+    A message that may have arrived already is only sent when it is named by its id as MESSAGE.
+    """
+    variables = {"outbox_state": "sent", **({"outbox_id": message} if message else {})}
+    _show(_results("outbox.yml", inventory, variables), as_json)
+
+
+@outbox.command()
+@click.argument("message")
+@options.INVENTORY
+@options.JSON
+def drop(message: str, inventory: Path, as_json: bool) -> None:
+    """Give MESSAGE up: it did arrive, or nobody needs it any more."""
+    _show(_results("outbox.yml", inventory, {"outbox_state": "dropped", "outbox_id": message}), as_json)
+
+
+def _show(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"version": VERSION, "waiting": found["waiting"], "settled": found["settled"]}))
+        return
+    for identifier in found["settled"]:
+        print(f"settled: {identifier}")
+    if not found["waiting"]:
+        print("Nothing waits.")
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("message", "state", "tried", "why"):
+        table.add_column(column, overflow="fold")
+    for one in found["waiting"]:
+        table.add_row(one["id"], one["state"], str(one["attempts"]), one["error"])
+    Console().print(table)
+    if any(one["state"] == "unknown" for one in found["waiting"]):
+        print("Look whether what is unknown arrived: then rollback outbox drop MESSAGE, else outbox send MESSAGE.")
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@options.INVENTORY
+def ack(run_id: str, inventory: Path) -> None:
+    """Say that you look after RUN, so that nobody else is woken."""
+    try:
+        run = validate.run_id(run_id)
+    except RollbackError as error:
+        raise click.BadParameter(str(error)) from None
+    found = _results("acknowledge.yml", inventory, {"run_id": run})
+    print(f"{run}: {'you look after it' if found['changed'] else 'it has ended, or somebody looks after it already'}")
