@@ -5,7 +5,7 @@ COLLECTION := collections/ansible_collections/marketsage/rollback
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export ROLLBACK_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/marketsage.rollback
 
-.PHONY: setup drill test lint unit sanity molecule integration e2e faults benchmark clean
+.PHONY: setup drill test lint unit sanity molecule integration e2e faults benchmark docs clean
 
 setup: .venv/.ready
 
@@ -50,6 +50,9 @@ faults: setup
 benchmark: setup
 	$(BIN)/python benchmarks/critical.py
 	$(BIN)/python benchmarks/schema.py
+
+docs: setup
+	mkdir -p docs && $(BIN)/rollback runbook > docs/procedures.md
 
 clean:
 	rm -rf .venv .ansible .mypy_cache .pytest_cache .ruff_cache dist

@@ -36,6 +36,7 @@ _PACKAGE = "ansible_collections.marketsage.rollback"
 _ELSEWHERE = {
     "ack": f"{_PACKAGE}.wrapper.tell",
     "outbox": f"{_PACKAGE}.wrapper.tell",
+    "runbook": f"{_PACKAGE}.wrapper.documents",
     "sandbox": f"{_PACKAGE}.sandbox.commands",
 }
 

@@ -9,7 +9,7 @@ version_added: 0.1.0
 description:
   - Queues a message on each channel that the policy names for the severity and that the environment has, and leaves the
     delivery to a process of its own. The run waits for no channel and never fails because of one.
-  - Once a run is announced, the callback M(marketsage.rollback.outcome#callback) tells each box of the communication
+  - Once a run is announced, the callback P(marketsage.rollback.outcome#callback) tells each box of the communication
     template that is ticked, and how the run ended.
   - A message is on disk before it is sent. What its API may have taken without saying so is not sent twice, unless the
     API itself makes one of the two; it waits in the outbox as unknown until an operator decides, see

@@ -173,7 +173,7 @@ class Announcement:
             "run": self.run,
             "environment": plan["environment"],
             "procedure": plan["procedure"],
-            "services": planning.changed_services(plan),
+            "services": planning.changed_services(plan) or [plan["procedure"]],
             "reason": plan["reason"],
             "operator": self.settings["operator"],
             "began": self.settings["began"],

@@ -19,7 +19,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.files import l
 from ansible_collections.marketsage.rollback.plugins.module_utils.outbox import Outbox
 from ansible_collections.marketsage.rollback.plugins.plugin_utils.announcing import COURIER_LOCK, Announcement
 
-ENDED_WELL = ("done",)
+ENDED_WELL = ("done", "aborted")
 ENDED_BADLY = ("held", "unknown", "interrupted")
 # Who is told after whom when nobody acknowledges; the primary was told at once.
 _ESCALATION = ("secondary", "escalation")

@@ -20,7 +20,7 @@ from ansible_collections.marketsage.rollback.plugins.action import announce
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control, process_start
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput
 from ansible_collections.marketsage.rollback.plugins.module_utils.outbox import Outbox
-from ansible_collections.marketsage.rollback.plugins.plugin_utils import courier
+from ansible_collections.marketsage.rollback.plugins.plugin_utils import announcing, courier
 from ansible_collections.marketsage.rollback.plugins.plugin_utils.announcing import (
     Announcement,
     Steps,
@@ -339,7 +339,7 @@ def test_an_environment_without_the_channels_is_said(begin: Any, control: Contro
 
 def courier_process(control: Control) -> subprocess.Popen[bytes]:
     module = "ansible_collections.marketsage.rollback.plugins.plugin_utils.courier"
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "collections")}
+    environment = {**os.environ, "PYTHONPATH": str(announcing._IMPORT_ROOT)}
     return subprocess.Popen([sys.executable, "-m", module, control.directory, RUN], env=environment)
 
 
@@ -447,7 +447,7 @@ FULL = ["Roll back the schema", "Roll back to the last good release", "Verify he
 @pytest.mark.parametrize(
     ("done", "states"),
     [
-        (0, ["open", "open", "open", "open"]),
+        (0, ["open", "open", "done", "open"]),
         (1, ["open", "done", "done", "open"]),
         (2, ["open", "done", "done", "open"]),
         (3, ["open", "done", "done", "done"]),
