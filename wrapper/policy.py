@@ -33,7 +33,7 @@ def words(procedure: str) -> list[str]:
 
 def components() -> dict[str, dict[str, Any]]:
     """What can be rolled back alone: name -> its row."""
-    components: dict[str, dict[str, Any]] = _data("services")["rollback_components"]
+    components: dict[str, dict[str, Any]] = data("services")["rollback_components"]
     return components
 
 

@@ -17,6 +17,8 @@ _OURS = "marketsage.rollback."
 _PLUMBING = ("ansible.builtin.add_host", "ansible.builtin.set_fact")
 _ROLE_TASKS = ("ansible.builtin.import_role", "ansible.builtin.include_role")
 _FILE_TASKS = ("ansible.builtin.import_tasks", "ansible.builtin.include_tasks")
+# How groups that are not the inventory's own are called.
+_CALLED = {"localhost": "control host", "schema": "database", "component_hosts": "the component's hosts"}
 # What a task can have beside its module.
 _KEYWORDS = {
     "any_errors_fatal", "args", "async", "become", "block", "changed_when", "check_mode", "connection", "delay",
@@ -58,7 +60,7 @@ def _groups(hosts: str, given: dict[str, Any]) -> list[str]:
     """The groups of an inventory that a play's pattern means, in the reader's words."""
     pattern = str(given.get("rollback_reads", "")) if "rollback_reads" in hosts else hosts
     names = (name.removeprefix("planned_").removesuffix("_planned") for name in pattern.split(":") if name)
-    return ["database" if name == "schema" else name.replace("localhost", "control host") for name in names]
+    return [_CALLED.get(name, name) for name in names]
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def _lines(tasks: list[Task], place: _Place) -> Iterator[str]:
 
 def _filled(name: str, given: dict[str, Any]) -> str:
     """A task's name with the variables in it that were handed to it; what only a run knows is left out."""
-    filled = re.sub(r"{{ *(\w+).*?}}", lambda found: str(given.get(found[1], "")), name)
+    known = {key: str(value) for key, value in given.items() if "{{" not in str(value)}
+    filled = re.sub(r"{{ *(\w+).*?}}", lambda found: known.get(found[1], ""), name)
     return filled.strip().rstrip(":")
 
 
@@ -110,8 +113,8 @@ def _files(module: str, arguments: Any, place: _Place) -> list[Path]:
     if module not in _ROLE_TASKS:
         return []
     role = arguments["name"].removeprefix(_OURS)
-    # A role that is named by its host's group is one for each group.
-    roles = place.groups if "{{" in role else [role]
+    # A role that is named by its host's group is one for each group that has such a role.
+    roles = [group for group in place.groups if (_ROLES / group).is_dir()] if "{{" in role else [role]
     files = _alternatives(arguments.get("tasks_from", "main"))
     return [_ROLES / role / "tasks" / f"{name.removesuffix('.yml')}.yml" for role in roles for name in files]
 

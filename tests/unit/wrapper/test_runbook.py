@@ -21,7 +21,7 @@ HEADINGS = {
     "Prometheus/Grafana Rollback", "Database Connection Pool Rollback", "Cross-Service Coordination",
     "Full System Rollback", "Partial Rollback Strategy", "Rollback Communication Template",
     "Stakeholder Notifications", "Pre-Production Rollback Tests", "Rollback Success Criteria",
-    "Post-Rollback Procedures", "Rollback Authorization", "On-Call Schedule",
+    "Post-Rollback Procedures", "Admin Portal Rollback", "Rollback Authorization", "On-Call Schedule",
 }  # fmt: skip
 
 
@@ -38,8 +38,10 @@ def test_every_play_of_a_procedure_is_a_step_in_its_order(name: str) -> None:
 
 def test_what_roles_and_imported_files_do_is_below_their_step() -> None:
     written = runbook.written("backend")
+    for task in yaml.safe_load((REPOSITORY / "roles/balancer/tasks/page.yml").read_text()):
+        assert f"        - {task['name'].partition(':')[0]}: " in written
     for task in yaml.safe_load((REPOSITORY / "roles/backend/tasks/roll_back.yml").read_text()):
-        assert f"        - {task['name']} (`" in written
+        assert f"        - {task['name']}" in written
     assert "            - Maintenance page: enabled (`lb_maintenance`)" in written
     assert "- If that fails:" in written
     assert "{{" not in runbook.written()
