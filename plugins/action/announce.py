@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.marketsage.rollback.plugins.module_utils import validate
+from ansible_collections.marketsage.rollback.plugins.module_utils import steps, validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control, process_start
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused, RollbackError
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import write_atomically
@@ -34,13 +34,15 @@ def begin(arguments: dict[str, Any]) -> dict[str, Any]:
         raise BadInput(f"channels: this environment has none of those that the policy names for {plan['severity']}")
     settings, severity = arguments["policy"]["announce"], arguments["policy"]["severities"][plan["severity"]]
     known_before = announcement.outbox.settled(announcement.run) + announcement.outbox.waiting(announcement.run)
+    # As long as earlier runs took, else as long as the severity allows.
+    expected = sum(steps.estimates(control.path("runs"), plan["procedure"]).values())
     announcement.keep(
         {
             "operator": held["owner"],
             "fence": held["fence"],
             "driver": {"pid": os.getppid(), "started": process_start(os.getppid())},
             "began": held["since"],
-            "eta": announcing.later(announcing.estimate(control, plan["procedure"], severity["response_time"])),
+            "eta": announcing.later(expected or severity["response_time"]),
             "channels": channels,
             "oncall": arguments["oncall"],
             "boxes": settings["boxes"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -78,24 +77,6 @@ def _box_state(box: dict[str, Any], steps: dict[str, str]) -> str:
     if enough:
         return "done"
     return "not needed" if status == {"skipped"} else "open"
-
-
-def estimate(control: Control, procedure: str, budget: float) -> float:
-    """Seconds that a run of this procedure takes: the median of those that were done, else what it may take."""
-    taken = [seconds for run in _runs(control, procedure) if (seconds := _seconds(control.outcome(run)))]
-    return statistics.median(taken) if taken else budget
-
-
-def _runs(control: Control, procedure: str) -> list[str]:
-    return [run for run in os.listdir(control.path("runs")) if run.split("-")[1] == procedure]
-
-
-def _seconds(outcome: dict[str, Any] | None) -> float:
-    """How long a run took; 0 where it is open or did not end well."""
-    if not outcome or outcome["state"] != "done" or not outcome.get("opened"):
-        return 0.0
-    opened, closed = (datetime.fromisoformat(outcome[key]) for key in ("opened", "closed"))
-    return (closed - opened).total_seconds()
 
 
 class Announcement:

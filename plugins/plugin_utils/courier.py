@@ -15,7 +15,7 @@ from typing import Any
 from ansible_collections.marketsage.rollback.plugins.module_utils import channels
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import process_start
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError
-from ansible_collections.marketsage.rollback.plugins.module_utils.files import locked, read_json
+from ansible_collections.marketsage.rollback.plugins.module_utils.files import locked
 from ansible_collections.marketsage.rollback.plugins.module_utils.outbox import Outbox
 from ansible_collections.marketsage.rollback.plugins.plugin_utils.announcing import COURIER_LOCK, Announcement
 
@@ -79,7 +79,7 @@ class Courier:
     def work(self) -> None:
         for name in self.settings["channels"]:
             threading.Thread(target=self._deliver, args=(name,), daemon=True).start()
-        while self._is_current() and not self._is_over():
+        while self.announcement.is_current() and not self._is_over():
             time.sleep(_WATCH_SECONDS)
             with suppress(OSError, RollbackError):
                 self._look()
@@ -95,11 +95,6 @@ class Courier:
     def _due(self, name: str) -> list[dict[str, Any]]:
         waiting = self.outbox.waiting(self.announcement.run)
         return [one for one in waiting if one["channel"] == name and one["next"] <= time.time()]
-
-    def _is_current(self) -> bool:
-        """Whether the record is still there, and the run was not opened again, which has a courier of its own."""
-        kept = read_json(self.announcement.path("announcement.json"), {})
-        return bool(kept.get("fence") == self.settings["fence"])
 
     def _is_over(self) -> bool:
         ending = self._ending()

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from ansible_collections.marketsage.rollback.plugins.plugin_utils import announc
 from ansible_collections.marketsage.rollback.plugins.plugin_utils.announcing import (
     Announcement,
     Steps,
-    estimate,
     ticked,
 )
 from ansible_collections.marketsage.rollback.sandbox.sink import Sink
@@ -478,12 +478,11 @@ def test_every_step_that_ticks_a_box_is_a_step_of_some_playbook() -> None:
     assert {step for box in BOXES for key in ("begun", "done") for step in box.get(key, [])} <= plays
 
 
-def test_the_estimate_is_what_earlier_runs_took(control: Control) -> None:
-    assert estimate(control, "backend", 300) == 300
-    for number, (opened, closed) in enumerate([("10:00:00", "10:00:08"), ("11:00:00", "11:00:10")]):
-        directory = Path(control.path("runs", f"20261123T10000{number}Z-backend-000{number}"))
-        directory.mkdir()
-        times = {"opened": f"2026-11-23T{opened}Z", "closed": f"2026-11-23T{closed}Z"}
-        (directory / "outcome.json").write_text(json.dumps({"state": "done", **times}))
-    assert estimate(control, "backend", 300) == 9
-    assert estimate(control, "frontend", 120) == 120
+def test_the_eta_is_what_earlier_runs_took(begin: Any, control: Control) -> None:
+    directory = Path(control.path("runs", "20261123T100000Z-backend-0001"))
+    directory.mkdir()
+    (directory / "outcome.json").write_text(json.dumps({"state": "done"}))
+    (directory / "steps.json").write_text(json.dumps({"Read what is live": 4000.0, "Verify health": 3000.0}))
+    before = datetime.now(UTC)
+    eta = datetime.fromisoformat(begin("sms").settings["eta"])
+    assert 6900 < (eta - before).total_seconds() < 7900
