@@ -3,14 +3,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from ansible_collections.marketsage.rollback.wrapper.progress import Happening, Progress, Step
+from ansible_collections.marketsage.rollback.wrapper.progress import Happening
+from ansible_collections.marketsage.rollback.wrapper.scene import Scene, Step
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -31,42 +31,47 @@ def clock(seconds: float) -> str:
 class JsonLines:
     """Every happening as one line of JSON on standard output."""
 
-    def __init__(self, _progress: Progress, _title: str, _response_time: int | None) -> None:
-        self.live: AbstractContextManager[Any] = nullcontext()
+    live: AbstractContextManager[Any] = nullcontext()
 
     def tell(self, happening: Happening) -> None:
         print(json.dumps(happening), flush=True)
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
 
 
 class PlainLines:
     """A line for each step and its end, for logs and pipes."""
 
-    def __init__(self, progress: Progress, title: str, response_time: int | None) -> None:
-        self.live: AbstractContextManager[Any] = nullcontext()
-        limit = f", to be done within {clock(response_time)}" if response_time else ""
-        print(f"{title}{limit}", flush=True)
+    live: AbstractContextManager[Any] = nullcontext()
 
     def tell(self, happening: Happening) -> None:
         for line in plain_lines(happening):
-            print(line, flush=True)
+            self.say(line)
+
+    def say(self, line: str) -> None:
+        print(line, flush=True)
 
 
-def plain_lines(happening: Happening) -> Iterable[str]:
+def plain_lines(happening: Happening) -> list[str]:
     """A happening in plain lines; most need none."""
+    say = _SAYINGS.get(happening["event"])
     at = f"{happening['elapsed']:7.1f} s "
-    kind = happening["event"]
-    if kind == "plan":
-        return [f"{at} {line}" for line in happening["summary"]] + [f"{at} plan {happening['hash'][:12]}"]
-    if kind == "schema":
-        return [f"{at} {line}" for line in schema_lines(happening)]
-    if kind == "step_started":
-        return [f"{at} > {happening['step']} (budget {clock(happening['budget'])})"]
-    if kind == "step_finished":
-        taken = "" if happening["status"] == "skipped" else f" in {clock(happening['seconds'])}"
-        return [f"{at} {happening['status']}: {happening['step']}{taken}"]
-    if kind == "checks":
-        return [f"{at}   {line}" for line in check_lines(happening["host"], happening["results"])]
-    return happening["lines"] if kind == "ended" else []
+    lines = say(happening) if say else []
+    return lines if happening["event"] in ("started", "ended") else [f"{at} {line}" for line in lines]
+
+
+def _started(told: Happening) -> list[str]:
+    return [f"{told['title']}{', to be done within ' + clock(told['response_time']) if told['response_time'] else ''}"]
+
+
+def _step_finished(told: Happening) -> list[str]:
+    taken = "" if told["status"] == "skipped" else f" in {clock(told['seconds'])}"
+    return [f"{told['status']}: {told['step']}{taken}"]
+
+
+def _checks(told: Happening) -> list[str]:
+    return [f"  {line}" for line in check_lines(told["host"], told["results"])]
 
 
 def schema_lines(schema: dict[str, Any]) -> list[str]:
@@ -87,56 +92,90 @@ def check_lines(host: str, results: list[dict[str, Any]]) -> list[str]:
     return [counted, *(f"{host}: {result['name']}: {result['evidence']}" for result in failed)]
 
 
+_SAYINGS: dict[str, Callable[[Happening], list[str]]] = {
+    "started": _started,
+    "opened": lambda told: [f"run {told['run']} of {told['owner']}"],
+    "plan": lambda told: [*told["summary"], f"plan {told['hash'][:12]}"],
+    "schema": schema_lines,
+    "step_started": lambda told: [f"> {told['step']} (budget {clock(told['budget'])})"],
+    "step_finished": _step_finished,
+    "checks": _checks,
+    "ended": lambda told: told["lines"],
+}
+
+
 class LiveTable:
     """The steps with their clocks against their budgets, redrawn while the run goes on."""
 
-    def __init__(self, progress: Progress, title: str, response_time: int | None) -> None:
-        self.console = Console()
-        self.progress = progress
-        self.title = title
-        self.response_time = response_time
-        self.live: AbstractContextManager[Any] = Live(
-            get_renderable=self.render, console=self.console, refresh_per_second=8, transient=False
+    def __init__(self, scene: Scene, on_failure: dict[str, str], console: Console) -> None:
+        self.console = console
+        self.scene = scene
+        self.on_failure = on_failure
+        self.live = Live(
+            get_renderable=self.render, console=console, refresh_per_second=8, transient=False
         )
 
     def tell(self, happening: Happening) -> None:
         if happening["event"] == "ended":
+            style = "bold green" if happening["exit_code"] == 0 else "bold red"
             for line in happening["lines"]:
-                self.console.print(Text(line, style="bold green" if happening["exit_code"] == 0 else "bold red"))
+                self.console.print(Text(line, style=style))
+
+    def say(self, line: str) -> None:
+        self.console.print(Text(line, style="bold yellow"))
 
     def render(self) -> Group:
         table = Table(box=None, padding=(0, 1), show_header=False)
-        for step in self.progress.steps:
+        for step in self.scene.steps:
             table.add_row(*self._row(step))
-        schema = schema_lines(self.progress.schema) if self.progress.schema else []
-        plan = [Text(f"  {line}") for line in [*self.progress.plan.get("summary", []), *schema]]
-        return Group(Text.from_markup(self._heading()), *plan, table)
+        schema = schema_lines(self.scene.schema) if self.scene.schema else []
+        plan = [Text(f"  {line}") for line in [*self.scene.plan.get("summary", []), *schema]]
+        return Group(self._heading(), *plan, table, *self._footer())
 
-    def _heading(self) -> str:
-        total = clock(self.progress.elapsed())
-        limit = f" of {clock(self.response_time)}" if self.response_time else ""
-        return f"[bold]{escape(self.title)}[/bold]  {total}{limit}"
+    def _heading(self) -> Text:
+        total, limit = self.scene.elapsed(), self.scene.response_time
+        spent = f"{clock(total)}{f' of {clock(limit)}' if limit else ''}"
+        late = limit is not None and total > limit
+        return Text.assemble(
+            (self.scene.title, "bold"), "  ", (spent, "bold red" if late else "bold"), f"  {self.scene.run or ''}"
+        )
 
-    def _row(self, step: Step) -> tuple[Text, Text, Text, Text]:
+    def _footer(self) -> list[Text]:
+        """What is awaited, what a failure would mean, and what was done last."""
+        current = self.scene.current
+        if current is None:
+            return []
+        lines = [Text(f"now      {self.scene.awaited}", style="cyan")] if self.scene.awaited else []
+        if current.name in self.on_failure:
+            lines.append(Text(f"if not   {self.on_failure[current.name]}", style="yellow"))
+        return lines + [
+            Text(f"         {detail}", style="dim", overflow="ellipsis", no_wrap=True) for detail in self.scene.details
+        ]
+
+    def _row(self, step: Step) -> tuple[Text, Text, Text]:
         sign, style = _SIGNS[step.status]
-        seconds = self.progress.seconds_of(step)
+        seconds = self.scene.seconds_of(step)
         spent = "" if step.status in ("waiting", "skipped") else clock(seconds)
         over = "bold red" if seconds > step.budget else style
-        detail = step.detail if step.status in ("running", "failed") else ""
-        return (
-            Text(sign, style=style),
-            Text(step.name, style=style),
-            Text(f"{spent:>7} / {clock(step.budget)}", style=over),
-            Text(detail, style="dim", overflow="ellipsis", no_wrap=True),
-        )
+        spent_of = Text(f"{spent:>7} / {clock(step.budget)}", style=over)
+        return Text(sign, style=style), Text(step.name, style=style), spent_of
+
+
+@contextmanager
+def paused(view: View) -> Iterator[None]:
+    """Leave the terminal to a question."""
+    if isinstance(view, LiveTable):
+        view.live.stop()
+    yield
+    if isinstance(view, LiveTable):
+        view.live.start()
 
 
 View = JsonLines | PlainLines | LiveTable
 
 
-def view(progress: Progress, title: str, response_time: int | None, as_json: bool) -> View:
+def view(scene: Scene, on_failure: dict[str, str], as_json: bool) -> View:
     """The way of showing that suits standard output."""
     if as_json:
-        return JsonLines(progress, title, response_time)
-    kind = LiveTable if sys.stdout.isatty() else PlainLines
-    return kind(progress, title, response_time)
+        return JsonLines()
+    return LiveTable(scene, on_failure, Console()) if sys.stdout.isatty() else PlainLines()

@@ -4,19 +4,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-import ansible_runner
 from ansible_collections.marketsage.rollback.wrapper.policy import COLLECTION
 
 _KEPT_VARIABLES = (
-    "HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "ROLLBACK_CACHE", "ROLLBACK_SANDBOX", "SSH_AUTH_SOCK", "SUDO_USER",
-    "TERM", "TMPDIR", "TZ", "USER", "XDG_CACHE_HOME", "XDG_STATE_HOME",
+    "HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "ROLLBACK_CACHE", "ROLLBACK_SANDBOX", "ROLLBACK_STOP_FILE",
+    "SSH_AUTH_SOCK", "SUDO_USER", "TERM", "TMPDIR", "TZ", "USER", "XDG_CACHE_HOME", "XDG_STATE_HOME",
 )  # fmt: skip
+
+# What is in a driver's spool.
+REQUEST, EVENTS, STOP = "request.json", "events.jsonl", "stop"
+_PAUSE = 0.05
 
 Handler = Callable[[dict[str, Any]], None]
 
@@ -46,6 +52,8 @@ def environment() -> dict[str, str]:
 
 def run_playbook(playbook: Path, inventory: Path, variables: dict[str, Any], check: bool, handler: Handler) -> int:
     """Run a playbook to its end and return its exit code; `handler` gets every event of ansible-runner."""
+    import ansible_runner  # noqa: PLC0415  here alone, for it takes longer to load than everything else
+
     allowed = environment()
     os.environ.clear()
     os.environ.update(allowed)
@@ -74,3 +82,75 @@ def _keeping_nothing(handler: Handler) -> Callable[[dict[str, Any]], bool]:
         return False
 
     return handle
+
+
+class Driven:
+    """A playbook in the hands of a driver, a process in a session of its own that outlives this one."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        spool = Path(tempfile.mkdtemp(prefix="rollback-run-"))
+        self._stop = spool / STOP
+        self.asked_to_stop = False
+        (spool / REQUEST).write_text(json.dumps(request))
+        (spool / EVENTS).touch()
+        self._events = (spool / EVENTS).open()
+        command = [sys.executable, "-m", f"{__package__}.driver", str(spool)]
+        self._process = subprocess.Popen(
+            command, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=(spool / "errors").open("w"), start_new_session=True,
+        )  # fmt: skip
+
+    def next(self) -> dict[str, Any] | None:
+        """The next happening, waited for; None when there will be no more."""
+        happening = next_line(self._events)
+        while happening is None and self._process.poll() is None:
+            time.sleep(_PAUSE)
+            happening = next_line(self._events)
+        return happening or next_line(self._events)
+
+    def ask_to_stop(self) -> None:
+        """At the next boundary at which no change is under way."""
+        self.asked_to_stop = True
+        self._stop.touch()
+
+    def kill(self) -> None:
+        """At once; what is under way on a host may still finish by itself."""
+        self._process.send_signal(signal.SIGTERM)
+
+
+def next_line(events: TextIO) -> dict[str, Any] | None:
+    """The next whole line of a file that is still written; None where there is none yet."""
+    at = events.tell()
+    line = events.readline()
+    if not line.endswith("\n"):
+        events.seek(at)
+        return None
+    happening: dict[str, Any] = json.loads(line)
+    return happening
+
+
+def told(directory: Path) -> Iterator[dict[str, Any]]:
+    """What a run's record tells since it was last driven, and then what happens, while its driver lives."""
+    with (directory / EVENTS).open() as events:
+        driver = _skip_to_newest(events)
+        while True:
+            happening = next_line(events)
+            if happening:
+                yield happening
+                if happening["event"] == "ended":
+                    return
+            elif not Path(f"/proc/{driver}").exists():
+                return
+            else:
+                time.sleep(_PAUSE)
+
+
+def _skip_to_newest(events: TextIO) -> int:
+    """Go to where the newest driver began to tell; its process id."""
+    begun, driver, at = 0, 0, events.tell()
+    while (happening := next_line(events)) is not None:
+        if happening["event"] == "started":
+            begun, driver = at, happening["driver"]
+        at = events.tell()
+    events.seek(begun)
+    return driver

@@ -16,6 +16,7 @@ def show(found: dict[str, Any]) -> None:
     console = Console()
     console.print(Text(f"Environment {found['environment']}", style="bold"))
     console.print(lock_line(found["holder"]))
+    console.print(freeze_line(found["frozen"]))
     for host, read in found["maintenance"].items():
         console.print(maintenance_line(host, read))
     for archive in found["archives"]:
@@ -24,6 +25,22 @@ def show(found: dict[str, Any]) -> None:
     console.print(backup_line(found["backups"]))
     for service, hosts in found["services"].items():
         console.print(service_table(service, hosts, found))
+
+
+def names(found: dict[str, Any]) -> list[str]:
+    """What releases can be called, the live ones and those that could be restored."""
+    read = [report for report in found["reports"].values() if report]
+    releases = [one for report in read for one in [report.get("live"), *report.get("candidates", [])] if one]
+    return sorted({str(one[key]) for one in releases for key in ("ref", "release") if one.get(key)})
+
+
+def freeze_line(frozen: list[dict[str, Any]]) -> Text:
+    """Whether anything holds deploys back."""
+    if not frozen:
+        return Text("deploys      not frozen", style="green")
+    one = frozen[0]
+    until = f"until {_time(one['until'])}" if one["until"] else "while the run is open"
+    return Text(f"deploys      frozen by {one['by']} {until}: {one['reason']}", style="yellow")
 
 
 def lock_line(holder: dict[str, Any] | None) -> Text:

@@ -49,6 +49,18 @@ def budgets() -> dict[str, int]:
     return budgets
 
 
+def on_failure() -> dict[str, str]:
+    """What users meet when a step fails, by the name of its play."""
+    told: dict[str, str] = data("policy")["rollback_policy"]["on_failure"]
+    return told
+
+
+def approval_valid_for() -> int:
+    """Seconds that an approval may hold."""
+    seconds: int = data("policy")["rollback_policy"]["approval"]["valid_for"]
+    return seconds
+
+
 def playbook(procedure: str) -> Path:
     return PLAYBOOKS / procedures()[procedure]["playbook"]
 

@@ -1,6 +1,7 @@
 """What a run has done so far, worked out from ansible-runner's events."""
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -51,10 +52,18 @@ class Progress:
         data = event.get("event_data") or {}
         if event["event"] == "playbook_on_play_start":
             yield from self._enter(data.get("name") or data.get("play") or "")
+        elif event["event"] == "playbook_on_task_start":
+            yield self._happening("task_started", task=data.get("name") or data.get("task") or "")
         elif event["event"] in _RESULTS:
             yield from self._result(_RESULTS[event["event"]], data)
         elif event["event"] == "playbook_on_stats":
             yield from self._leave()
+
+    def started(self, title: str, response_time: int | None) -> Happening:
+        """The first thing to tell: what is carried out, in which steps, since when, in seconds since 1970."""
+        steps = {step.name: step.budget for step in self.steps}
+        now = {"time": time.time(), "driver": os.getpid()}
+        return self._happening("started", title=title, response_time=response_time, steps=steps, **now)
 
     def ended(self, exit_code: int) -> Happening:
         """The last thing to tell: how it ended."""
@@ -97,6 +106,9 @@ class Progress:
         if self._current:
             self._current.detail = f"{data['host']}: {data['task']}"
             self._current.status = "failed" if failed else self._current.status
+        if values.get("directory") and values.get("run"):
+            opened = {key: values[key] for key in ("status", "owner", "approved_by", "directory")}
+            yield self._happening("opened", run=values["run"]["id"], **opened)
         if "plan" in values and "summary" in values:
             self.plan = {key: values[key] for key in ("plan", "hash", "pinned", "summary")}
             yield self._happening("plan", **self.plan)

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.marketsage.rollback.wrapper.console import clock
-from ansible_collections.marketsage.rollback.wrapper.progress import VERSION, Progress
+from ansible_collections.marketsage.rollback.wrapper.progress import VERSION
+from ansible_collections.marketsage.rollback.wrapper.scene import Scene
 from rich.console import Console
 from rich.table import Table
 
@@ -17,7 +18,7 @@ _ANSWERS = {
 }
 
 
-def score(result: dict[str, Any], runs: list[Progress], records: list[Path]) -> dict[str, Any]:
+def score(result: dict[str, Any], runs: list[Scene], records: list[Path]) -> dict[str, Any]:
     """The drill's result with the steps of its runs, and where their records are."""
     return {
         "version": VERSION,
@@ -25,8 +26,8 @@ def score(result: dict[str, Any], runs: list[Progress], records: list[Path]) -> 
         **result,
         "steps": [
             {"step": step.name, "seconds": round(step.seconds, 2), "budget": step.budget, "status": step.status}
-            for progress in runs
-            for step in progress.steps
+            for scene in runs
+            for step in scene.steps
             if step.status not in ("waiting", "skipped")
         ],
         "records": [str(record) for record in records],

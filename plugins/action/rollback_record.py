@@ -3,11 +3,13 @@
 """Read the control host's record of all runs; see the module's documentation."""
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar
 
-from ansible_collections.marketsage.rollback.plugins.module_utils import audit, steps, validate
+from ansible_collections.marketsage.rollback.plugins.module_utils import audit, planning, steps, validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Unknown
+from ansible_collections.marketsage.rollback.plugins.module_utils.files import read_json
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
 
 
@@ -43,6 +45,14 @@ def shown(control: Control, run: str) -> dict[str, Any]:
     }
 
 
+def proposed(control: Control) -> list[dict[str, Any]]:
+    """The plans that wait for an approval, each with its hash and in lines for a human."""
+    directory = control.path("proposals")
+    names = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+    plans = [read_json(os.path.join(directory, name), {}) for name in names if name.endswith(".json")]
+    return [{"hash": planning.plan_hash(plan), "summary": planning.summary(plan), "plan": plan} for plan in plans]
+
+
 def audited(control: Control) -> dict[str, Any]:
     """Every run's record, verified; Unknown where one of them is not what was written."""
     runs = audit.verify(control)
@@ -54,7 +64,7 @@ def audited(control: Control) -> dict[str, Any]:
 
 class ActionModule(control_action.ControlAction):
     ARGUMENTS: ClassVar[dict[str, Any]] = {
-        "state": {"type": "str", "required": True, "choices": ["listed", "shown", "audited"]},
+        "state": {"type": "str", "required": True, "choices": ["listed", "shown", "proposed", "audited"]},
         "control_dir": {"type": "path", "required": True},
         "run_id": {"type": "str"},
     }
@@ -66,6 +76,9 @@ class ActionModule(control_action.ControlAction):
             return audited(control)
         if arguments["state"] == "listed":
             return {"changed": False, "runs": [about(control, run) for run in control.runs()]}
+        if arguments["state"] == "proposed":
+            approvals = control.path("approvals")
+            return {"changed": False, "proposals": proposed(control), "approvals": approvals}
         run = validate.run_id(arguments["run_id"])
         if run not in control.runs():
             raise BadInput(f"run_id: there is no run {run} in {control.directory}")

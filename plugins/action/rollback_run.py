@@ -208,6 +208,7 @@ def status(control: Control) -> dict[str, Any]:
         "holder": control.holder(),
         "marks": marks.load(control.marks_file),
         "frozen": freeze.active(control.freeze_file),
+        "runs": control.runs(),
     }
 
 

@@ -12,9 +12,11 @@ description:
     outcome names, and plan, approval and outcome are those that the journal speaks of.
 options:
   state:
-    description: V(listed) for all runs in a few words, V(shown) for all of one, V(audited) to verify all.
+    description:
+      - V(listed) for all runs in a few words, V(shown) for all of one, V(audited) to verify all.
+      - V(proposed) for the plans that wait for an approval.
     type: str
-    choices: [listed, shown, audited]
+    choices: [listed, shown, proposed, audited]
     required: true
   control_dir:
     description: The control host's record of the environment.
@@ -54,6 +56,15 @@ runs:
   type: list
   elements: dict
   returned: when O(state=listed) or O(state=audited)
+proposals:
+  description: The plans that wait for an approval, each with its C(hash), its C(plan), and C(summary) in lines.
+  type: list
+  elements: dict
+  returned: when O(state=proposed)
+approvals:
+  description: Where approvals are looked for, named by the plan's hash.
+  type: str
+  returned: when O(state=proposed)
 shown:
   description: The run with its plan, outcome, journal, the seconds of its steps and where its record is.
   type: dict

@@ -143,6 +143,11 @@ frozen:
   type: list
   elements: dict
   returned: when O(state=status)
+runs:
+  description: Every run on record, newest first.
+  type: list
+  elements: str
+  returned: when O(state=status)
 status:
   description: V(new), V(resumed), V(finished) (it had ended before) or V(nothing) (the plan changes nothing).
   type: str

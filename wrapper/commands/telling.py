@@ -7,25 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-from ansible_collections.marketsage.rollback.plugins.module_utils import validate
-from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError
-from ansible_collections.marketsage.rollback.wrapper import options, policy
+from ansible_collections.marketsage.rollback.wrapper.commands import options
 
 VERSION = 1
 
 
 def _results(playbook: str, inventory: Path, variables: dict[str, Any]) -> dict[str, Any]:
-    """What the one task of a playbook returned; its failure ends the command with one line."""
-    from ansible_collections.marketsage.rollback.wrapper import launch  # noqa: PLC0415
+    """What the one task of a playbook returned; its failure ends the command."""
+    from ansible_collections.marketsage.rollback.wrapper import operation  # noqa: PLC0415
 
-    found: dict[str, Any] = {}
-
-    def handle(event: dict[str, Any]) -> None:
-        found.update((event.get("event_data") or {}).get("res") or {})
-
-    code = launch.run_playbook(policy.PLAYBOOKS / playbook, inventory.resolve(), variables, False, handle)
+    found, code = operation.ask(playbook, inventory, variables, check=False)
     if code:
-        click.echo(f"Error: {found.get('msg', 'the control host could not be read')}", err=True)
         sys.exit(code)
     return found
 
@@ -88,13 +80,10 @@ def _show(found: dict[str, Any], as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("run_id", metavar="RUN")
+@options.RUN
 @options.INVENTORY
 def ack(run_id: str, inventory: Path) -> None:
     """Say that you look after RUN, so that nobody else is woken."""
-    try:
-        run = validate.run_id(run_id)
-    except RollbackError as error:
-        raise click.BadParameter(str(error)) from None
-    found = _results("acknowledge.yml", inventory, {"run_id": run})
-    print(f"{run}: {'you look after it' if found['changed'] else 'it has ended, or somebody looks after it already'}")
+    options.procedure_of(run_id)
+    found = _results("acknowledge.yml", inventory, {"run_id": run_id})
+    print(f"{run_id}: {'you look after it' if found['changed'] else 'it has ended, or somebody looks after it already'}")

@@ -1,0 +1,59 @@
+# Copyright: (c) 2026, MarketSage
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Say how bad it is, why, and what to type; see the module's documentation."""
+from __future__ import annotations
+
+import time
+from typing import Any, ClassVar
+
+from ansible_collections.marketsage.rollback.plugins.module_utils import assessment, validate
+from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
+
+
+def assess(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The severity, the evidence, the likely cause, and the command."""
+    triggers, url, now = arguments["triggers"], arguments["prometheus_url"], time.time()
+    measured = [
+        assessment.measure(validate.url(url, "prometheus_url"), trigger, now, triggers["window"], triggers["step"])
+        for trigger in (triggers["measured"] if url else [])
+    ]
+    failed = assessment.health(arguments["results"], triggers["health"])
+    exceeded = [one for one in measured if one["exceeded"]]
+    severity = assessment.worst([one["severity"] for one in [*exceeded, *failed]])
+    deployed = assessment.deploys(arguments["reports"], arguments["hosts"])
+    began = min((one["since"] for one in exceeded if one["since"]), default=None)
+    cause = assessment.likely_cause(began, deployed, triggers["deploy_within"])
+    return {
+        "changed": False,
+        "asked_prometheus": bool(url),
+        "measured": measured,
+        "failed": failed,
+        "severity": severity,
+        "since": began,
+        "deploys": deployed,
+        "cause": cause,
+        "action": arguments["policy"]["severities"][severity]["action"] if severity else "none",
+        "command": _command(severity, [*exceeded, *failed], cause or deployed[:1]),
+    }
+
+
+def _command(severity: str | None, evidence: list[dict[str, Any]], cause: list[dict[str, Any]]) -> str | None:
+    if severity is None:
+        return None
+    first = next(one for one in evidence if one["severity"] == severity)
+    why = first["name"] if "value" not in first else f"{first['name']}: {first['value']} {first['unit']}"
+    return assessment.command([deploy["service"] for deploy in cause], severity, why)
+
+
+class ActionModule(control_action.ControlAction):
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "prometheus_url": {"type": "str", "default": ""},
+        "triggers": {"type": "dict", "required": True},
+        "policy": {"type": "dict", "required": True},
+        "hosts": {"type": "dict", "required": True},
+        "reports": {"type": "dict", "required": True},
+        "results": {"type": "list", "elements": "dict", "default": []},
+    }
+
+    def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return assess(arguments)

@@ -1,0 +1,51 @@
+"""Options and checks that several commands share."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from ansible_collections.marketsage.rollback.plugins.module_utils import validate
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError
+from ansible_collections.marketsage.rollback.wrapper import completion, policy
+
+INVENTORY = click.option(
+    "-i",
+    "--inventory",
+    type=click.Path(exists=True, path_type=Path),
+    envvar="ROLLBACK_INVENTORY",
+    default=policy.SANDBOX,
+    help="Where things are [default: $ROLLBACK_INVENTORY, else the sandbox].",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output, versioned.")
+REASON = click.option("-r", "--reason", required=True, help="Why, in one line; it goes into the record.")
+RUN = click.argument("run_id", metavar="RUN", shell_complete=completion.runs)
+WORDS = click.option("-e", "--extra-vars", "words", multiple=True, metavar="NAME=VALUE", help="A variable of SERVICE.")
+
+
+def checked(check: Callable[..., Any], *arguments: Any) -> Any:
+    """An operator's word, or one clear line about it."""
+    try:
+        return check(*arguments)
+    except RollbackError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def procedure_of(run_id: str) -> str:
+    """The procedure that a run carries out; its id says it."""
+    procedure: str = checked(validate.run_id, run_id).split("-")[1]
+    if procedure not in policy.procedures():
+        raise click.BadParameter(f"run_id: {run_id} is a run of {procedure!r}, which this version does not know")
+    return procedure
+
+
+def said_words(procedure: str, words: tuple[str, ...]) -> dict[str, str]:
+    """The variables of a procedure that the operator set."""
+    allowed = policy.words(procedure)
+    said = dict(word.partition("=")[::2] for word in words)
+    for name in said:
+        if name not in allowed:
+            known = ", ".join(allowed) or "none"
+            raise click.BadParameter(f"extra-vars: {name!r} is no variable of {procedure}; it has {known}")
+    return said

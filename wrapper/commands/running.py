@@ -1,0 +1,191 @@
+"""Commands that carry a rollback out, watch it, go on with it or take it back."""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from ansible_collections.marketsage.rollback.plugins.module_utils import validate
+from ansible_collections.marketsage.rollback.wrapper import completion, policy
+from ansible_collections.marketsage.rollback.wrapper.commands import options
+from ansible_collections.marketsage.rollback.wrapper.commands.options import INVENTORY, JSON, REASON, RUN, WORDS
+
+# Everything else is imported where it is used, so that --help stays quick.
+# ruff: noqa: PLC0415
+
+_SERVICE = f"SERVICE is one of {', '.join(policy.procedures())}; component is followed by the name of a COMPONENT."
+_CHOICES = {"f": "fix forward", "r": "roll back", "d": "disable the feature"}
+
+
+def _request_options(command: Any) -> Any:
+    """The words of a rollback."""
+    for option in reversed([
+        click.argument("service", shell_complete=completion.services),
+        click.argument("component", required=False, shell_complete=completion.components),
+        click.option("-s", "--severity", required=True, metavar="P0..P3", help="The severity of the incident."),
+        REASON,
+        click.option("--to", metavar="RELEASE", shell_complete=completion.releases,
+                     help="The release to go back to, instead of the last good one."),
+        click.option("--back", type=int, metavar="N", help="So many releases back, those marked bad not counted."),
+        click.option("--instead-of", metavar="RUN", shell_complete=completion.runs,
+                     help="Take the place of a held or interrupted run."),
+        click.option("--anyway", is_flag=True, help="Roll back although the severity prefers to fix forward."),
+        click.option("--approval", type=click.Path(exists=True, path_type=Path), help="A file with its signature."),
+        WORDS,
+    ]):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def request(service: str, **said: Any) -> dict[str, Any]:
+    """The operator's words, checked, as the playbooks' variables."""
+    if service not in policy.procedures():
+        raise click.BadParameter(f"service: {service!r} is not one of {', '.join(policy.procedures())}")
+    component = said.get("component")
+    if (service == "component") != bool(component):
+        known = ", ".join(policy.components())
+        raise click.BadParameter(f"component: say 'component NAME'; the components are {known}")
+    variables = {
+        "severity": options.checked(validate.severity, said["severity"]),
+        "reason": options.checked(validate.reason, said["reason"]),
+        "anyway": said.get("anyway", False),
+        **options.said_words(service, said.get("words", ())),
+    }
+    checks = {"component": validate.identifier, "to": validate.ref, "instead_of": validate.run_id}
+    for name, check in checks.items():
+        if said.get(name):
+            variables[name] = options.checked(check, said[name], name)
+    if said.get("back") is not None:
+        variables["back"] = options.checked(validate.positive, said["back"], "back")
+    if said.get("approval"):
+        variables["approval"] = str(said["approval"].resolve())
+    return variables
+
+
+def _carry_out(procedure: str, inventory: Path, variables: dict[str, Any], check: bool, as_json: bool) -> Any:
+    from ansible_collections.marketsage.rollback.wrapper import operation
+
+    return operation.carry_out(procedure, inventory, variables, check, as_json)
+
+
+@click.command(help=f"Show what rolling back SERVICE would change; change nothing.\n\n{_SERVICE}")
+@_request_options
+@INVENTORY
+@JSON
+def plan(service: str, inventory: Path, as_json: bool, **said: Any) -> None:
+    sys.exit(_carry_out(service, inventory, request(service, **said), True, as_json).exit_code)
+
+
+@click.command(help=f"Roll SERVICE back: P0 at once, else after showing the plan and asking.\n\n{_SERVICE}")
+@_request_options
+@click.option("-y", "--yes", is_flag=True, help="Do not ask, whatever the severity.")
+@INVENTORY
+@JSON
+def run(service: str, yes: bool, inventory: Path, as_json: bool, **said: Any) -> None:
+    variables = request(service, **said)
+    how = policy.severity(variables["severity"])["rollback"]
+    if how == "evaluate" and not yes and not as_json:
+        _show_evaluation(inventory)
+    if how in ("evaluate", "ask") and not yes:
+        variables["expected_hash"] = _agreed(service, inventory, variables, how, as_json)
+    sys.exit(_carry_out(service, inventory, variables, False, as_json).exit_code)
+
+
+def _show_evaluation(inventory: Path) -> None:
+    from ansible_collections.marketsage.rollback.wrapper import assessment, operation
+
+    found, _code = operation.ask("assess.yml", inventory, {})
+    assessment.show(found)
+
+
+def _agreed(service: str, inventory: Path, variables: dict[str, Any], how: str, as_json: bool) -> str:
+    """Show the plan and ask; the hash of what was agreed to."""
+    scene = _carry_out(service, inventory, variables, True, as_json)
+    if scene.exit_code:
+        sys.exit(scene.exit_code)
+    if not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask at; look at the plan, then say --yes")
+    if how == "ask":
+        _choose(inventory)
+    elif not click.confirm("Carry out exactly this plan now?"):
+        sys.exit(130)
+    return str(scene.plan["hash"])
+
+
+def _choose(inventory: Path) -> None:
+    """Let the operator decide what the severity leaves open; come back only to roll back."""
+    shown = ", ".join(f"[{key}] {what}" for key, what in _CHOICES.items())
+    choice = click.prompt(f"What is to be done? {shown}", type=click.Choice(list(_CHOICES)), show_choices=False)
+    if choice == "f":
+        click.echo("Nothing was changed. Fix forward, and come back if that takes too long.")
+        sys.exit(130)
+    if choice == "d":
+        from ansible_collections.marketsage.rollback.wrapper import operation
+
+        _found, code = operation.ask("disable_feature.yml", inventory, {}, check=False)
+        sys.exit(code)
+
+
+@click.command()
+@RUN
+@WORDS
+@INVENTORY
+@JSON
+def resume(run_id: str, words: tuple[str, ...], inventory: Path, as_json: bool) -> None:
+    """Go on with your interrupted or held RUN, with the plan that it pinned."""
+    procedure = options.procedure_of(run_id)
+    variables = {"run_id": run_id, **options.said_words(procedure, words)}
+    sys.exit(_carry_out(procedure, inventory, variables, False, as_json).exit_code)
+
+
+@click.command()
+@RUN
+@REASON
+@INVENTORY
+@JSON
+def takeover(run_id: str, reason: str, inventory: Path, as_json: bool) -> None:
+    """Go on with the open RUN of somebody else; what drives it still can change nothing more."""
+    procedure = options.procedure_of(run_id)
+    variables = {"run_id": run_id, "takeover": options.checked(validate.reason, reason)}
+    sys.exit(_carry_out(procedure, inventory, variables, False, as_json).exit_code)
+
+
+@click.command()
+@RUN
+@INVENTORY
+@JSON
+def abort(run_id: str, inventory: Path, as_json: bool) -> None:
+    """Go back from the open RUN to where it started, with a gate of its own; then exit with 21."""
+    procedure = options.procedure_of(run_id)
+    sys.exit(_carry_out(procedure, inventory, {"abort": run_id}, False, as_json).exit_code)
+
+
+@click.command()
+@RUN
+@REASON
+@click.option("-s", "--severity", metavar="P0..P3", default="", help="The severity [default: that of RUN].")
+@INVENTORY
+@JSON
+def undo(run_id: str, reason: str, severity: str, inventory: Path, as_json: bool) -> None:
+    """Go forward again from RUN, which is done, with a plan and a gate of its own."""
+    procedure = options.procedure_of(run_id)
+    variables = {"undo": run_id, "reason": options.checked(validate.reason, reason)}
+    if severity:
+        variables["severity"] = options.checked(validate.severity, severity)
+    sys.exit(_carry_out(procedure, inventory, variables, False, as_json).exit_code)
+
+
+@click.command()
+@RUN
+@INVENTORY
+@JSON
+def attach(run_id: str, inventory: Path, as_json: bool) -> None:
+    """Watch RUN from this terminal until it ends; Ctrl-C leaves it alone."""
+    from ansible_collections.marketsage.rollback.wrapper import operation
+
+    options.procedure_of(run_id)
+    found, code = operation.ask("record.yml", inventory, {"record_state": "shown", "run_id": run_id})
+    if code:
+        sys.exit(code)
+    sys.exit(operation.follow_record(Path(found["shown"]["directory"]), as_json).exit_code)

@@ -1,0 +1,96 @@
+"""The picture of a run that its happenings draw, wherever they are followed from."""
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.marketsage.rollback.wrapper.progress import Happening
+
+_DETAILS = 3
+
+
+@dataclass
+class Step:
+    """One step of the procedure: seconds it may take, and what became of it; skipped is one that had nothing to do."""
+
+    name: str
+    budget: int
+    status: str = "waiting"
+    seconds: float = 0.0
+    began: float = field(default=0.0, repr=False)
+
+
+class Scene:
+    """What is known of a run so far; `take` adds one happening."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.title = ""
+        self.response_time: int | None = None
+        self.steps: list[Step] = []
+        self.plan: dict[str, Any] = {}
+        self.schema: dict[str, Any] = {}
+        self.checks: list[dict[str, Any]] = []
+        self.run: str | None = None
+        self.approved_by: str | None = None
+        self.awaited = ""
+        self.details: deque[str] = deque(maxlen=_DETAILS)
+        self.exit_code: int | None = None
+        self._clock = clock
+        self._began = clock()
+
+    def elapsed(self) -> float:
+        """Seconds since the operator pressed Enter."""
+        return self._clock() - self._began
+
+    def seconds_of(self, step: Step) -> float:
+        return self.elapsed() - step.began if step.status == "running" else step.seconds
+
+    @property
+    def current(self) -> Step | None:
+        return next((step for step in self.steps if step.status == "running"), None)
+
+    def take(self, happening: Happening) -> None:
+        draw = getattr(self, f"_{happening['event']}", None)
+        if draw:
+            draw(happening)
+
+    def _started(self, happening: Happening) -> None:
+        self._began = happening["time"]
+        self.title, self.response_time = happening["title"], happening["response_time"]
+        self.steps = [Step(name, budget) for name, budget in happening["steps"].items()]
+
+    def _opened(self, happening: Happening) -> None:
+        self.run, self.approved_by = happening["run"], happening["approved_by"]
+
+    def _plan(self, happening: Happening) -> None:
+        self.plan = happening
+
+    def _schema(self, happening: Happening) -> None:
+        self.schema = happening
+
+    def _checks(self, happening: Happening) -> None:
+        self.checks = happening["results"]
+
+    def _step_started(self, happening: Happening) -> None:
+        step = self._step(happening)
+        step.status, step.began = "running", happening["elapsed"]
+        self.awaited = ""
+
+    def _step_finished(self, happening: Happening) -> None:
+        step = self._step(happening)
+        step.status, step.seconds = happening["status"], happening["seconds"]
+
+    def _task_started(self, happening: Happening) -> None:
+        self.awaited = happening["task"]
+
+    def _task(self, happening: Happening) -> None:
+        self.details.append(f"{happening['host']}: {happening['task']}: {happening['status']}")
+
+    def _ended(self, happening: Happening) -> None:
+        self.run, self.exit_code = happening["run"] or self.run, happening["exit_code"]
+
+    def _step(self, happening: Happening) -> Step:
+        return next(step for step in self.steps if step.name == happening["step"])
