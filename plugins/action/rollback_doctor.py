@@ -74,7 +74,8 @@ def of_control(control: Control, arguments: dict[str, Any]) -> Iterator[Result]:
         yield of_secret(name, path)
     keygen, signers = shutil.which("ssh-keygen"), arguments["allowed_signers"]
     can_check = bool(keygen and signers and os.path.isfile(signers))
-    yield result("approvals can be checked", can_check, str(signers) if can_check else "no ssh-keygen or allowed signers")
+    evidence = str(signers) if can_check else "no ssh-keygen or allowed signers"
+    yield result("approvals can be checked", can_check, evidence)
 
 
 def of_secret(name: str, path: str) -> Result:

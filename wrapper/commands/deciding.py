@@ -37,7 +37,7 @@ def _say(result: dict[str, Any], as_json: bool, text: str) -> None:
 @click.command()
 @click.argument("plan_hash", metavar="PLAN")
 @click.option("--key", type=click.Path(exists=True, path_type=Path), required=True, envvar="ROLLBACK_APPROVAL_KEY",
-              help="Your SSH key, or the public half of one that your agent holds [$ROLLBACK_APPROVAL_KEY].")  # fmt: skip
+              help="Your SSH key, or the public half of one in your agent [$ROLLBACK_APPROVAL_KEY].")  # fmt: skip
 @click.option("--as", "approver", default=getpass.getuser, show_default="you", help="Your name in the inventory.")
 @click.option("--output", type=click.Path(path_type=Path), help="Where to write it, instead of with the plans.")
 @INVENTORY

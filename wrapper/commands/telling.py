@@ -86,4 +86,4 @@ def ack(run_id: str, inventory: Path) -> None:
     """Say that you look after RUN, so that nobody else is woken."""
     options.procedure_of(run_id)
     found = _results("acknowledge.yml", inventory, {"run_id": run_id})
-    print(f"{run_id}: {'you look after it' if found['changed'] else 'it has ended, or somebody looks after it already'}")
+    click.echo(f"{run_id}: {'you look after it' if found['changed'] else 'it has ended, or somebody has it already'}")
