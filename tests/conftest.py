@@ -34,4 +34,4 @@ def run(tmp_path: Path) -> dict[str, Any]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--every-fault", action="store_true", help="kill the rollback at every point, not at a sample")
+    parser.addoption("--every-fault", action="store_true", help="kill at every point, break every component")

@@ -38,9 +38,10 @@ def plan_component(
     candidates = planning.common_candidates(read)
     target = planning.choose(service, [live], candidates, marks, wanted)
     part = {"hosts": hosts, "from": [planning.pinned(live)], "stop_traffic": False}
+    if target is not None or found:
+        refuse_what_is_elsewhere(name, row, found)
     if target is None:
         return {**part, "action": "none", "to": planning.pinned(live)}
-    refuse_what_is_elsewhere(name, row, found)
     if not anyway:
         refuse_what_is_not_broken(name, found)
     composed = {host: reports[host].get("compositions", []) for host in hosts}

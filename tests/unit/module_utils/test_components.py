@@ -77,6 +77,8 @@ def test_what_it_depends_on_being_down_is_said_and_stops_it_whatever_is_told(bac
 def test_a_live_release_that_is_good_stays_and_needs_no_look() -> None:
     marks = {"frontend": {**MARKS["frontend"], "c" * 40: {"mark": "good"}}}
     assert plan(marks=marks, found={})["action"] == "none"
+    with pytest.raises(Refused, match="backend is what is down"):
+        plan(marks=marks, found={**BROKEN, "depends_on": {"backend": gate(False, "answered 503")}})
 
 
 def test_a_component_that_the_last_deploy_left_alone_is_not_what_broke() -> None:
