@@ -200,6 +200,8 @@ def test_a_frozen_path_is_cured_by_delete_and_start(host: Host) -> None:
     host.define()
     release = host.switch(NEW)
 
+    host.pm2("restart", NAME)
+    assert host.directories() == [str(host.directory / "releases" / OLD)] * 2
     refused = host.restart(ecosystem=None)
     assert (refused["failed"], refused["exit_code"]) == (True, 3)
     assert "froze" in refused["msg"]
