@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_PARTS = ("asked_prometheus", "measured", "failed", "severity", "since", "deploys", "cause", "action", "command")
+_PARTS = ("asked_prometheus", "measured", "failing", "severity", "since", "deploys", "cause", "action", "command")
 
 
 def told(found: dict[str, Any]) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def show(found: dict[str, Any]) -> None:
         console.print(measured_table(found["measured"]))
     else:
         console.print(Text("No Prometheus in the inventory (prometheus_url): the checks alone are judged.", "yellow"))
-    for check in found["failed"]:
+    for check in found["failing"]:
         console.print(Text(f"{check['severity']}  {check['name']}: {check['evidence']}", "bold red"))
     console.print(cause_line(found))
     verdict = f"{found['severity']}: {found['action']}" if found["severity"] else "No trigger is exceeded."
@@ -34,9 +34,9 @@ def measured_table(measured: list[dict[str, Any]]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for one in measured:
         state = {True: ("exceeded", "bold red"), False: ("ok", "green"), None: ("unknown", "yellow")}[one["exceeded"]]
-        value = one["problem"] if one["value"] is None else f"{one['value']:g} {one['unit']} (limit {one['limit']:g})"
-        since = f"since {moment(one['since'])}" if one["since"] else ""
-        table.add_row(one["severity"], one["name"], value, Text(*state), since)
+        value = one["problem"] if one["value"] is None else f"{one['value']:.3g} {one['unit']} (limit {one['limit']:g})"
+        since = f", since {moment(one['since'])}" if one["since"] else ""
+        table.add_row(one["severity"], Text(*state), one["name"], value + since)
     return table
 
 
@@ -56,4 +56,6 @@ def cause_line(found: dict[str, Any]) -> Text:
 
 
 def moment(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%d %b %H:%M:%S}Z"
+    """A time in UTC, with its day where that is not today."""
+    then = datetime.fromtimestamp(seconds, UTC)
+    return f"{then:%H:%M:%S}Z" if then.date() == datetime.now(UTC).date() else f"{then:%d %b %H:%M:%S}Z"

@@ -99,6 +99,6 @@ def ask(playbook: str, inventory: Path, variables: dict[str, Any], check: bool =
             found.update(values.get("ansible_facts") or {})
 
     code = launch.run_playbook(policy.PLAYBOOKS / playbook, inventory.resolve(), variables, check, handle)
-    for line in ending.lines():
+    for line in ending.said(code) if code and not found["checks"] else []:
         click.echo(line, err=True)
     return found, code

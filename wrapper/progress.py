@@ -70,8 +70,7 @@ class Progress:
         run = self.ending.run or {}
         if exit_code == QUEUED:
             self.ending.undelivered = ["how it ended"]
-        lines = self.ending.lines() or ["DONE" if exit_code == 0 else f"FAILED with exit code {exit_code}"]
-        return self._happening("ended", exit_code=exit_code, run=run.get("id"), lines=lines)
+        return self._happening("ended", exit_code=exit_code, run=run.get("id"), lines=self.ending.said(exit_code))
 
     def _happening(self, kind: str, **values: Any) -> Happening:
         return {"version": VERSION, "event": kind, "elapsed": round(self.elapsed(), 2), **values}

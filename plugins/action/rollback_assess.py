@@ -17,23 +17,24 @@ def assess(arguments: dict[str, Any]) -> dict[str, Any]:
         assessment.measure(validate.url(url, "prometheus_url"), trigger, now, triggers["window"], triggers["step"])
         for trigger in (triggers["measured"] if url else [])
     ]
-    failed = assessment.health(arguments["results"], triggers["health"])
+    failing = assessment.health(arguments["results"], triggers["health"])
     exceeded = [one for one in measured if one["exceeded"]]
-    severity = assessment.worst([one["severity"] for one in [*exceeded, *failed]])
-    deployed = assessment.deploys(arguments["reports"], arguments["hosts"])
+    severity = assessment.worst([one["severity"] for one in [*exceeded, *failing]])
+    services = assessment.accused(failing, list(arguments["hosts"]), arguments["checklists"])
+    deployed = assessment.deploys(arguments["reports"], {service: arguments["hosts"][service] for service in services})
     began = min((one["since"] for one in exceeded if one["since"]), default=None)
     cause = assessment.likely_cause(began, deployed, triggers["deploy_within"])
     return {
         "changed": False,
         "asked_prometheus": bool(url),
         "measured": measured,
-        "failed": failed,
+        "failing": failing,
         "severity": severity,
         "since": began,
         "deploys": deployed,
         "cause": cause,
         "action": arguments["policy"]["severities"][severity]["action"] if severity else "none",
-        "command": _command(severity, [*exceeded, *failed], cause or deployed[:1]),
+        "command": _command(severity, [*exceeded, *failing], cause or deployed[:1]),
     }
 
 
@@ -52,6 +53,7 @@ class ActionModule(control_action.ControlAction):
         "policy": {"type": "dict", "required": True},
         "hosts": {"type": "dict", "required": True},
         "reports": {"type": "dict", "required": True},
+        "checklists": {"type": "dict", "required": True},
         "results": {"type": "list", "elements": "dict", "default": []},
     }
 

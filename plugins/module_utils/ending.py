@@ -75,6 +75,13 @@ class Ending:
             lines.append(f"NEXT: {failure['advice']}")
         return lines + self._ways_on() + self._queued()
 
+    def said(self, exit_code: int) -> list[str]:
+        """The same where nothing of this collection decided: what Ansible's own exit code and failure say."""
+        if self.lines() or exit_code == 0:
+            return self.lines() or ["DONE"]
+        failure = f": {self.failure['host']}: {self.failure['msg']}" if self.failure else ""
+        return [f"FAILED with exit code {exit_code}{failure}"]
+
     def _ways_on(self) -> list[str]:
         """What can be done with a run that stays open."""
         if not self.run:

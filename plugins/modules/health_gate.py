@@ -371,12 +371,12 @@ def release_check(release: str, url: str, headers: dict[str, str]) -> dict[str, 
 class Closed(Unhealthy):
     """The gate did not open; tells the result of every check too."""
 
-    def __init__(self, message: str, results: list[dict[str, Any]]) -> None:
+    def __init__(self, message: str, passes: int, results: list[dict[str, Any]]) -> None:
         super().__init__(message)
-        self._results = results
+        self._found = {"passed": False, "release": "", "passes": passes, "results": results}
 
     def result(self) -> dict[str, Any]:
-        return {**super().result(), "results": self._results}
+        return {**super().result(), **self._found}
 
 
 def open_gate(module: AnsibleModule) -> dict[str, Any]:
@@ -393,7 +393,7 @@ def open_gate(module: AnsibleModule) -> dict[str, Any]:
     if not opened:
         why = why_closed(results, in_a_row, passes)
         if params["fail"]:
-            raise Closed(why, results)
+            raise Closed(why, in_a_row, results)
         module.warn(why)
     proved = params["release"] if opened else ""
     return {"changed": False, "passed": opened, "release": proved or "", "passes": in_a_row, "results": results}

@@ -31,6 +31,10 @@ options:
     description: What M(marketsage.rollback.release) and M(marketsage.rollback.railway_rollback) read, by host.
     type: dict
     required: true
+  checklists:
+    description: The checklists of each service, and as C(SERVICE_gate) those of its lines that need no other service.
+    type: dict
+    required: true
   results:
     description: The results of M(marketsage.rollback.health_gate), asked from outside.
     type: list
@@ -62,6 +66,7 @@ EXAMPLES = r"""
     policy: "{{ rollback_policy }}"
     hosts: {backend: "{{ groups['backend'] }}"}
     reports: "{{ reports }}"
+    checklists: "{{ rollback_checklists }}"
     results: "{{ health.results }}"
 """
 
@@ -75,7 +80,7 @@ measured:
   type: list
   elements: dict
   returned: success
-failed:
+failing:
   description: The checks that did not pass, each with the severity that this means.
   type: list
   elements: dict
@@ -89,7 +94,7 @@ since:
   type: float
   returned: success
 deploys:
-  description: What went live and when, newest first.
+  description: What went live of the services that the failing checks tell of and when, newest first.
   type: list
   elements: dict
   returned: success

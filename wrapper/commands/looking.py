@@ -15,10 +15,10 @@ from ansible_collections.marketsage.rollback.wrapper.commands.options import INV
 # ruff: noqa: PLC0415
 
 
-def _read(playbook: str, inventory: Path, **variables: Any) -> tuple[dict[str, Any], int]:
+def _read(playbook: str, inventory: Path, check: bool = True, **variables: Any) -> tuple[dict[str, Any], int]:
     from ansible_collections.marketsage.rollback.wrapper import operation
 
-    return operation.ask(playbook, inventory, variables)
+    return operation.ask(playbook, inventory, variables, check)
 
 
 def _print(found: dict[str, Any]) -> None:
@@ -49,10 +49,10 @@ def status(inventory: Path, as_json: bool) -> None:
 @INVENTORY
 @JSON
 def assess(inventory: Path, as_json: bool) -> None:
-    """Say how bad it is, whether the last deploy is the likely cause, and what to type; change nothing."""
+    """Say how bad it is, whether the last deploy is the likely cause, and what to type."""
     from ansible_collections.marketsage.rollback.wrapper import assessment
 
-    found, code = _read("assess.yml", inventory)
+    found, code = _read("assess.yml", inventory, check=False)
     if code:
         sys.exit(code)
     _print(assessment.told(found)) if as_json else assessment.show(found)
@@ -96,7 +96,7 @@ def verify(service: str, inventory: Path, as_json: bool) -> None:
     from ansible_collections.marketsage.rollback.wrapper import record
 
     said = {} if service == "full_system" else {"service": options.checked(validate.identifier, service, "service")}
-    found, code = _read("health_check.yml", inventory, **said)
+    found, code = _read("health_check.yml", inventory, check=False, **said)
     results = found["checks"]
     _print({"passed": code == 0, "results": results}) if as_json else record.show_checks(results)
     sys.exit(code)
