@@ -17,6 +17,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.errors import 
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import locked, read_json, write_atomically
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import canonical, now
 
+WAITING = ("queued", "sending", "refused", "unknown")
 _LOCK_SECONDS = 2
 _SUFFIX = ".json"
 
@@ -59,7 +60,9 @@ class Outbox:
 
     def waiting(self, run: str | None = None) -> list[dict[str, Any]]:
         """What is not delivered yet, of one run or of all, oldest first."""
-        return _messages(self.control.path("outbox"), run)
+        kept = _messages(self.control.path("outbox"), run)
+        # One that was settled a moment ago has not been moved to its run yet.
+        return [message for message in kept if message["state"] in WAITING]
 
     def settled(self, run: str) -> list[dict[str, Any]]:
         """What became of a run's messages that need nothing more, oldest first."""

@@ -32,7 +32,7 @@ _HEARD_BY = {
     "acknowledged": ("slack", "slack_webhook", "pagerduty", "webhook"),
 }
 # How long the end of a run looks whether its last message goes out. Everything else is done and unlocked by then.
-_LAST_LOOK_SECONDS = 2.0
+_LAST_LOOK_SECONDS = 5.0
 
 
 class Steps:

@@ -19,7 +19,8 @@ RELEASES = {
     for service in origins.SERVICES
 }
 ALL = [(service, ref) for service, refs in RELEASES.items() for ref in refs]
-BAD = [(service, ref) for service, ref in ALL if ref not in GOOD]
+FIXED = "v1.2.7-fixed"
+BAD = [(service, ref) for service, ref in ALL if ref not in (*GOOD, FIXED)]
 
 
 @pytest.fixture(scope="session")

@@ -371,6 +371,16 @@ def test_the_courier_delivers_while_the_run_goes_on_and_ends_after_it(
     assert not announcement.is_followed()
 
 
+def test_a_message_that_is_settled_but_not_moved_yet_waits_no_more(
+    begin: Any, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announcement = begin("sms")
+    message = announcement.outbox.waiting()[0]
+    monkeypatch.setattr(announcement.outbox, "_settled", lambda _message: "/nowhere/it")
+    announcement.outbox.settle(message, "sent", {})
+    assert announcement.undelivered() == []
+
+
 def test_a_channel_that_hangs_holds_no_other_up(begin: Any, sink: Sink, control: Control) -> None:
     announcement = begin()
     httpx.post(
