@@ -93,6 +93,11 @@ class Layout:
         return self.directory / "prometheus"
 
     @property
+    def monitoring(self) -> Path:
+        """The monitoring host: the checkout with the compose project, its data, and what the host needs for it."""
+        return self.directory / "monitoring"
+
+    @property
     def maintenance_map(self) -> Path:
         return self.haproxy / "maintenance.map"
 
@@ -133,4 +138,6 @@ PORTS = {
     "api-2": 20,
     "api-2-metrics": 21,
     "prometheus": 30,
+    "monitoring": 31,
+    "dashboards": 32,
 }

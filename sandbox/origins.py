@@ -12,6 +12,7 @@ import yaml
 from ansible_collections.marketsage.rollback.sandbox.processes import SandboxError
 
 SERVICES = ("backend", "frontend")
+_STACKS = ("monitoring",)
 _SANDBOX = Path(__file__).parent
 _RELEASES = _SANDBOX / "releases"
 _GIT_SECONDS = 60
@@ -20,10 +21,10 @@ _EMAIL = "developers@marketsage.com"
 
 
 def create(directory: Path) -> None:
-    """Make the bare origins of all services in `directory`."""
+    """Make the bare origins of all services, and of what is rolled back beside them, in `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda service: _create(repository(directory, service), service), SERVICES))
+        list(pool.map(lambda service: _create(repository(directory, service), service), (*SERVICES, *_STACKS)))
 
 
 def repository(directory: Path, service: str) -> Path:

@@ -14,7 +14,7 @@ import httpx
 import psycopg
 import redis
 import yaml
-from ansible_collections.marketsage.rollback.sandbox import processes
+from ansible_collections.marketsage.rollback.sandbox import containers, processes
 from ansible_collections.marketsage.rollback.sandbox.build import Release
 from ansible_collections.marketsage.rollback.sandbox.deploy import LOGIN_EMAIL, deploy, secret
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, Layout
@@ -36,6 +36,7 @@ class Scenario:
     deploys: Mapping[str, str] = field(default_factory=dict)
     backup: bool = False
     job: str = ""
+    stack: str = ""
 
 
 def all_scenarios() -> dict[str, Scenario]:
@@ -68,6 +69,10 @@ def break_(layout: Layout, name: str, say: Callable[[str], None]) -> dict[str, A
             say(f"deployed: {release.service} {release.ref}")
         if scenario.job:
             _run_job(layout, scenario.job)
+        if scenario.stack:
+            containers.up(layout)
+            say("the monitoring stack runs in containers")
+            containers.deploy(layout, scenario.stack)
         for symptom in scenario.symptoms:
             _await_symptom(layout, symptom, {release.service: release for release in releases})
         say(f"seen: {scenario.description}")
@@ -185,6 +190,11 @@ def _page_writes_to_the_console(_: Layout, front: httpx.Client, releases: Mappin
     return written and _is_from(releases["frontend"], page)
 
 
+def _targets_are_down(layout: Layout, _: httpx.Client, releases: Mapping[str, Release]) -> bool:
+    """The stack's Prometheus answers, and not one of the backend's workers is scraped."""
+    return containers.health(layout) == {**containers.HEALTHY, "marketsage-backend": {"down"}}
+
+
 SYMPTOMS: dict[str, Callable[[Layout, httpx.Client, Mapping[str, Release]], bool]] = {
     "health": _health_fails,
     "errors": _some_answers_fail,
@@ -196,6 +206,7 @@ SYMPTOMS: dict[str, Callable[[Layout, httpx.Client, Mapping[str, Release]], bool
     "admin_pages": _admin_pages_fail,
     "proxy": _proxy_finds_nothing,
     "damage": _addresses_are_overwritten,
+    "targets": _targets_are_down,
     "console": _page_writes_to_the_console,
 }
 

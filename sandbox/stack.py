@@ -11,7 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-from ansible_collections.marketsage.rollback.sandbox import build, deploy, origins, people, processes, seed, servers
+from ansible_collections.marketsage.rollback.sandbox import (
+    build,
+    containers,
+    deploy,
+    origins,
+    people,
+    processes,
+    seed,
+    servers,
+)
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, PORTS, Layout
 from ansible_collections.marketsage.rollback.sandbox.processes import BadInput, SandboxError
 from ansible_collections.marketsage.rollback.sandbox.state import PARTS
@@ -203,6 +212,7 @@ def reset(layout: Layout, say: Say) -> None:
     """Put a sandbox back as `up` leaves it: releases, deployments, data, marks, no maintenance."""
     _require(layout, set(PARTS) - {*HOSTS, "railway"})
     _reset_control(layout)
+    containers.down(layout)
     layout.maintenance_map.write_text(servers.MAINTENANCE_OFF)
     servers.reload_haproxy(layout)
     works = {"the backend is as it was": _reset_backend, "the frontend is as it was": _reset_frontend}
@@ -246,6 +256,7 @@ def down(layout: Layout, keep: bool = False) -> int:
 
 def end_processes(layout: Layout) -> int:
     """End every process of a sandbox, and prove by reading that none is left; how many there were."""
+    containers.down(layout)
     running = len(processes.survivors(layout))
     for part in PARTS:
         processes.stop(layout, part, _ENDED_BY.get(part, signal.SIGTERM))

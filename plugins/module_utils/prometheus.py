@@ -7,6 +7,7 @@ See https://prometheus.io/docs/prometheus/latest/querying/api/.
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -69,3 +70,36 @@ def _ask(url: str, what: str, parameters: dict[str, Any], timeout: float) -> Any
     if answer["status"] != "success":
         raise BadInput(f"Prometheus refused the query {parameters['query']}: {answer['error']}")
     return answer["data"]
+
+
+def targets(url: str, timeout: float = _TIMEOUT) -> list[dict[str, Any]]:
+    """Every target that is scraped: labels, health, lastScrape, lastError."""
+    active: list[dict[str, Any]] = _told(url, "targets?state=active", timeout)["activeTargets"]
+    return active
+
+
+def configured_since(url: str, timeout: float = _TIMEOUT) -> float | None:
+    """Since when Prometheus runs with the configuration that it has; None where the newest was not taken."""
+    told = _told(url, "status/runtimeinfo", timeout)
+    if not told["reloadConfigSuccess"]:
+        return None
+    return max(seconds_of(told[name]) for name in ("startTime", "lastConfigTime"))
+
+
+def seconds_of(text: str) -> float:
+    """An RFC 3339 time, as Prometheus writes it, in seconds since 1970."""
+    whole, _dot, rest = text.partition(".")
+    digits = rest.rstrip("Z").partition("+")[0].partition("-")[0]
+    zone = rest[len(digits) :] if rest else ""
+    moment = datetime.fromisoformat((whole + zone).replace("Z", "+00:00"))
+    return moment.timestamp() + float(f"0.{digits or 0}")
+
+
+def _told(url: str, what: str, timeout: float) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = api.request("GET", f"{url.rstrip('/')}/api/v1/{what}", timeout=timeout).json()["data"]
+    except BadInput:
+        raise
+    except RollbackError as error:
+        raise Unknown(f"Prometheus could not be asked: {error}") from None
+    return data
