@@ -162,7 +162,7 @@ def close_run(control: Control, run: Run, arguments: dict[str, Any]) -> dict[str
     if reversal != "abort":
         mark_releases(control, run, plan, leaves_bad=reversal is None)
     aborted = reversal == "abort" or arguments["given_up"]
-    outcome = outcome_of(control, run, plan, aborted, arguments["undone"])
+    outcome = outcome_of(control, run, plan, aborted, arguments)
     freeze.put(
         control.freeze_file, run.id, by=control_action.operator(), reason=f"after {run.id}: {plan['reason']}",
         seconds=arguments["freeze_for"],
@@ -183,9 +183,10 @@ def mark_releases(control: Control, run: Run, plan: dict[str, Any], leaves_bad: 
 
 
 def outcome_of(
-    control: Control, run: Run, plan: dict[str, Any], aborted: bool, undone: list[str]
+    control: Control, run: Run, plan: dict[str, Any], aborted: bool, arguments: dict[str, Any]
 ) -> dict[str, Any]:
-    """How the run ended; `undone` are the side duties that could not be done."""
+    """How the run ended; `undone` of the arguments are the side duties that could not be done."""
+    undone = arguments["undone"]
     held = control.holder() or {}
     return {
         "state": "aborted" if aborted else "done",
@@ -196,6 +197,7 @@ def outcome_of(
         "closed": now(),
         "approval": {**plan["approval"], "given_by": control.approved_by(run.id)},
         "undone": undone,
+        "notes": arguments["notes"],
         "left_to_do": session_planning.left_to_do(plan),
         "journals": audit.heads(control.path("runs", run.id, "journals")),
     }
@@ -226,6 +228,7 @@ class ActionModule(control_action.ControlAction):
         "revoked_signers": {"type": "path"},
         "freeze_for": {"type": "int", "default": 0},
         "undone": {"type": "list", "elements": "str", "default": []},
+        "notes": {"type": "list", "elements": "str", "default": []},
         "run": {
             "type": "dict",
             "options": {"id": {"type": "str", "required": True}, "fence": {"type": "int", "required": True}},

@@ -109,5 +109,6 @@ def _closing_lines(outcome: dict[str, Any]) -> list[str]:
     approval = outcome["approval"]
     if approval["need"] == "preferred" and not approval["given_by"]:
         lines.append(f"NOTE: nobody of {' or '.join(approval['roles'])} approved it; that is on record, tell them")
+    lines += [f"NOTE: {note}" for note in outcome.get("notes", [])]
     lines += [f"STILL TO DO: {duty}" for duty in outcome["undone"]]
     return lines + [f"BY HAND: {step}" for step in outcome.get("left_to_do", [])]

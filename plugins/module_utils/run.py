@@ -72,6 +72,12 @@ class Run:
         """Whether this run has meant to take that step on this host already, before it was interrupted."""
         return any(entry["step"] == step for entry in self._journal().entries())
 
+    def outcome_of(self, step: str) -> dict[str, Any] | None:
+        """What was read back when this run took that step on this host; None where it did not, or not to its end."""
+        entries = self._journal().entries()
+        done = [entry["data"] for entry in entries if (entry["step"], entry["kind"]) == (step, "outcome")]
+        return done[-1] if done else None
+
     def _journal(self) -> Journal:
         return Journal(os.path.join(self.state_dir, "journal", f"{self.id}.jsonl"))
 

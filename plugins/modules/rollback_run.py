@@ -71,6 +71,11 @@ options:
     type: list
     elements: str
     default: []
+  notes:
+    description: What is worth knowing of how it ended, and decides nothing. For O(state=closed).
+    type: list
+    elements: str
+    default: []
   run:
     description: The C(id) and C(fence) of the open run. Required but for O(state=status) and O(state=opened).
     type: dict
@@ -204,6 +209,10 @@ outcome:
       type: dict
     undone:
       description: Side duties that are still to be done.
+      type: list
+      elements: str
+    notes:
+      description: What is worth knowing of how it ended.
       type: list
       elements: str
     journals:

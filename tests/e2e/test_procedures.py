@@ -4,9 +4,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
@@ -116,7 +118,7 @@ def test_the_frontend_alone_goes_back_without_the_page(sandbox: Sandbox) -> None
         result = load.stop()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Admin" in sandbox.answer("admin", "/").text
-    assert (result["kinds"]["maintenance"], result["kinds"]["error"]) == (0, 0)
+    assert (result["kinds"]["maintenance"], result["kinds"]["error"]) == (0, 0), result["errors"]
 
 
 def test_an_additive_migration_goes_back_by_code_alone(sandbox: Sandbox) -> None:
@@ -247,3 +249,27 @@ def test_the_command_streams_versioned_events_and_resumes(sandbox: Sandbox) -> N
     again = sandbox.rollback("resume", ended["run"])
     assert again.returncode == 0, again.stdout + again.stderr
     assert sandbox.live() == GOOD
+
+
+def test_what_tabs_opened_before_a_frontend_rollback_miss_is_counted_and_told(sandbox: Sandbox) -> None:
+    sandbox.break_("console-error")
+    assets = set(re.findall(r"/_next/static/[^\"\\]+", sandbox.answer("app", "/").text))
+    tab = {"host": "app.marketsage.com", "next-action": "7f" + "0" * 40, "content-type": "text/plain"}
+    met = {"assets": 0, "actions": 0}
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(sandbox.playbook, "frontend", "-e", "severity=P0", "-e", 'reason="errors are written"')
+        while not running.done():
+            met["assets"] += sum(sandbox.answer("app", path).status_code == 404 for path in assets)
+            action = httpx.post(sandbox.layout.url("front"), headers=tab, content="[]", trust_env=False, timeout=10)
+            met["actions"] += action.headers.get("x-nextjs-action-not-found") == "1"
+        done = running.result()
+    assert done.returncode == 0, done.stdout + done.stderr
+    gone = [path for path in assets if sandbox.answer("app", path).status_code == 404]
+    line = r"NOTE: tabs opened before miss (\d+) of \d+ assets .*not found: (\d+); .*refused: (\d+)"
+    told = re.search(line, done.stdout)
+    assert told, done.stdout
+    missing, not_found, refused = map(int, told.groups())
+    assert missing >= len(gone) > 0
+    assert 0 < not_found <= met["assets"] and 0 < refused <= met["actions"]
+    (outcome,) = (sandbox.layout.control / "runs").glob("*/outcome.json")
+    assert told[0] == f"NOTE: {json.loads(outcome.read_text())['notes'][0]}"[: len(told[0])]

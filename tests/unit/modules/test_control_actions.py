@@ -32,7 +32,7 @@ POLICY = {
     },
     "approval": {"roles": ["team_lead"], "valid_for": 3600},
 }
-CLOSING = {"undone": [], "freeze_for": 0, "given_up": False}
+CLOSING = {"undone": [], "notes": [], "freeze_for": 0, "given_up": False}
 EQUAL = {letter * 12: {"verdict": "equal", "reasons": []} for letter in "ab"}
 
 
