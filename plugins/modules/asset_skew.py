@@ -174,7 +174,7 @@ def asked(module: AnsibleModule) -> dict[str, Any]:
     deadline = Deadline(validate.positive(params["timeout"], "timeout"))
     wanted = [(page, path) for page, paths in zip(params["pages"], known["pages"]) for path in paths]
     with ThreadPoolExecutor(_MOST_THREADS) as pool:
-        statuses = list(pool.map(lambda one: status_of(*one, timeout=max(deadline.left(), 0.1)), wanted))
+        statuses = list(pool.map(lambda one: status_of(*one, deadline), wanted))
     found = [(path, status) for (_page, path), status in zip(wanted, statuses)]
     result = {
         "assets": [path for path, _status in found],
@@ -185,11 +185,11 @@ def asked(module: AnsibleModule) -> dict[str, Any]:
     return {"changed": False, **result, "note": note(result)}
 
 
-def status_of(page: dict[str, Any], path: str, timeout: float) -> int | None:
+def status_of(page: dict[str, Any], path: str, deadline: Deadline) -> int | None:
     """What an asset answers with; None where nothing is answered."""
-    url = urljoin(page["url"], path)
+    url, left = urljoin(page["url"], path), max(deadline.left(), 0.1)
     try:
-        return api.request("GET", url, headers=page["headers"], timeout=timeout, expect=probes.ANY_STATUS).status
+        return api.request("GET", url, headers=page["headers"], timeout=left, expect=probes.ANY_STATUS).status
     except errors.RollbackError:
         return None
 
