@@ -174,7 +174,7 @@ def asked(module: AnsibleModule) -> dict[str, Any]:
     deadline = Deadline(validate.positive(params["timeout"], "timeout"))
     wanted = [(page, path) for page, paths in zip(params["pages"], known["pages"]) for path in paths]
     with ThreadPoolExecutor(_MOST_THREADS) as pool:
-        statuses = list(pool.map(lambda one: status_of(*one, deadline), wanted))
+        statuses = list(pool.map(lambda one: status_of(one[0], one[1], deadline), wanted))
     found = [(path, status) for (_page, path), status in zip(wanted, statuses)]
     result = {
         "assets": [path for path, _status in found],
