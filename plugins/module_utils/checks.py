@@ -142,9 +142,15 @@ def passed(results: list[dict[str, Any]]) -> bool:
 
 
 def gate(
-    checks: list[dict[str, Any]], secrets: dict[str, str], passes: int, interval: float, deadline: Deadline
+    checks: list[dict[str, Any]],
+    secrets: dict[str, str],
+    passes: int,
+    interval: float,
+    deadline: Deadline,
+    *,
+    failure_ends: bool = False,
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Repeat the checks until they passed `passes` times in a row or the time is up.
+    """Repeat the checks until they passed `passes` times in a row or the time is up; the first failure may end it too.
 
     Returns the length of the last unbroken row of passes and the last results.
     """
@@ -153,6 +159,6 @@ def gate(
     for _attempt in deadline.attempts(interval):
         results = run_checks(checks, secrets)
         in_a_row = in_a_row + 1 if passed(results) else 0
-        if in_a_row == passes:
+        if in_a_row == passes or (failure_ends and not in_a_row):
             break
     return in_a_row, results

@@ -264,6 +264,12 @@ options:
     description: Seconds after which the gate counts as failed.
     type: float
     default: 60.0
+  failure_ends:
+    description:
+      - Whether the first round that does not pass ends it. A look at what is thought to be broken wants that, for what
+        fails now and then would pass so many times in a row sooner or later.
+    type: bool
+    default: false
   fail:
     description: Whether a gate that does not open fails the task; otherwise it is only reported.
     type: bool
@@ -388,7 +394,8 @@ def open_gate(module: AnsibleModule) -> dict[str, Any]:
         wanted.insert(0, release_check(params["release"], params["release_url"], params["release_headers"]))
     passes = validate.positive(params["passes"], "passes")
     deadline = Deadline(params["timeout"])
-    in_a_row, results = checks.gate(wanted, secrets, passes, params["interval"], deadline)
+    ends = params["failure_ends"]
+    in_a_row, results = checks.gate(wanted, secrets, passes, params["interval"], deadline, failure_ends=ends)
     opened = in_a_row == passes
     if not opened:
         why = why_closed(results, in_a_row, passes)
@@ -416,6 +423,7 @@ def main() -> None:
             "passes": {"type": "int", "default": 3, "no_log": False},
             "interval": {"type": "float", "default": 0.3},
             "timeout": {"type": "float", "default": 60.0},
+            "failure_ends": {"type": "bool", "default": False},
             "fail": {"type": "bool", "default": True},
         },
         required_by={"release": ["release_url"]},

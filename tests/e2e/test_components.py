@@ -151,6 +151,8 @@ def test_each_component_heals_what_is_broken_in_it(
     if not request.config.getoption("--every-fault"):
         pytest.skip("each builds a release: make faults")
     sandbox.break_(component)
+    # With users about, every worker gets to where it breaks.
+    Load(sandbox.layout, rate=50, requests=100).start().wait()
     services = {"backend": ["app", "admin"], "frontend": ["api"]}[next(iter(scenarios.find(component).deploys))]
     with Load(sandbox.layout, rate=20, services=services) as load:
         done = sandbox.rollback("run", "component", component, *SAID)

@@ -140,6 +140,13 @@ def test_the_gate_counts_passes_in_a_row(service: Any) -> None:
     assert results[0]["status"] == "passed"
 
 
+def test_a_look_ends_at_the_first_failure(service: Any) -> None:
+    service.answers = {"GET /health": [(200, {}), (500, {}), (200, {}), (200, {}), (200, {})]}
+    asked = [check(request(f"{service.url}/health"))]
+    in_a_row, results = checks.gate(asked, {}, 3, 0.01, Deadline(10), failure_ends=True)
+    assert (in_a_row, len(service.asked), results[0]["status"]) == (0, 2, "failed")
+
+
 def test_the_gate_gives_up_at_its_deadline(service: Any) -> None:
     service.answers = {"GET /health": [(500, {})]}
     in_a_row, results = checks.gate([check(request(f"{service.url}/health"))], {}, 3, 0.01, Deadline(0.1))
