@@ -34,6 +34,9 @@ FURTHER = {
 # What becomes live of the others is a hybrid too; each builds a release, frontends take a minute.
 HEALED = ["sessions", "pool", "api-proxy", "admin-middleware", "admin-components"]
 
+# What a machine that builds meanwhile may do to a request. It explains no refusal, no reset and no 5xx.
+BUSY = {"timeout"}
+
 
 @pytest.fixture
 def inventory(tmp_path: Path) -> Path:
@@ -84,10 +87,10 @@ def test_the_authentication_module_goes_back_alone_and_sessions_end(sandbox: San
 
     with Load(sandbox.layout, rate=20) as load:
         done = sandbox.rollback("run", "component", "auth", *SAID)
-        kinds = load.stop()["kinds"]
+        met = load.stop()
     assert done.returncode == 0, done.stdout + done.stderr
     assert not is_broken(sandbox, "auth")
-    assert (kinds["maintenance"], kinds["error"]) == (0, 0)
+    assert met["kinds"]["maintenance"] == 0 and met["errors"].keys() <= BUSY, met["errors"]
     assert missing_rows(sandbox.layout, load.record.acknowledged) == []
     live = {host: sandbox.revisions(host)[-1] for host in HOSTS}
     assert {revision["ref"].split("-")[0] for revision in live.values()} == {"rollback/backend"}
@@ -156,9 +159,9 @@ def test_each_component_heals_what_is_broken_in_it(
     services = {"backend": ["app", "admin"], "frontend": ["api"]}[next(iter(scenarios.find(component).deploys))]
     with Load(sandbox.layout, rate=20, services=services) as load:
         done = sandbox.rollback("run", "component", component, *SAID)
-        kinds = load.stop()["kinds"]
+        met = load.stop()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "hybrid that never ran" in done.stdout
     assert not is_broken(sandbox, component)
-    assert (kinds["maintenance"], kinds["error"], kinds["bad"]) == (0, 0, 0)
+    assert (met["kinds"]["maintenance"], met["kinds"]["bad"]) == (0, 0) and met["errors"].keys() <= BUSY, met["errors"]
     assert missing_rows(sandbox.layout, load.record.acknowledged) == []
