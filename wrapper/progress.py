@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.marketsage.rollback.plugins.module_utils.ending import QUEUED, Ending
+from ansible_collections.marketsage.rollback.plugins.module_utils.ending import INTERRUPTED, QUEUED, Ending
 
 VERSION = 1
 _RESULTS = {"runner_on_ok": "ok", "runner_on_failed": "failed", "runner_on_unreachable": "unreachable"}
@@ -68,6 +68,8 @@ class Progress:
     def ended(self, exit_code: int) -> Happening:
         """The last thing to tell: how it ended."""
         run = self.ending.run or {}
+        if exit_code == INTERRUPTED:
+            self.ending.stopped = "where no change was under way"
         if exit_code == QUEUED:
             self.ending.undelivered = ["how it ended"]
         return self._happening("ended", exit_code=exit_code, run=run.get("id"), lines=self.ending.said(exit_code))

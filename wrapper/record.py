@@ -25,7 +25,8 @@ def show_list(runs: list[dict[str, Any]]) -> None:
     table = _table("run", "by", "how it ended", "took")
     for run in runs:
         ended = Text(f"{run['state']}{' ' + str(run['exit_code']) if run['exit_code'] else ''}", _STATES[run["state"]])
-        by = f"{run['owner']}{', approved by ' + run['approved_by'] if run['approved_by'] else ''}"
+        taken = f", taken over from {run['taken_over']['from']}" if run["taken_over"] else ""
+        by = f"{run['owner']}{taken}{', approved by ' + run['approved_by'] if run['approved_by'] else ''}"
         table.add_row(run["run"], by, ended, took(run))
         table.add_row(Text(f"  {run['severity']} {run['reason']}", "dim"))
     Console().print(table if runs else "There was no run yet.")

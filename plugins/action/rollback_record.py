@@ -19,12 +19,14 @@ def about(control: Control, run: str) -> dict[str, Any]:
     outcome = control.outcome(run) or {}
     openings = [entry["data"] for entry in control.journal(run).entries() if entry["step"] == "open"]
     opened: dict[str, Any] = openings[0] if openings else {}
+    newest: dict[str, Any] = openings[-1] if openings else {}
     return {
         "run": run,
         "procedure": plan.get("procedure"),
         "severity": plan.get("severity"),
         "reason": plan.get("reason"),
-        "owner": opened.get("owner"),
+        "owner": newest.get("owner"),
+        "taken_over": newest.get("taken_over"),
         "approved_by": control.approved_by(run),
         "state": outcome.get("state", "open"),
         "exit_code": outcome.get("exit_code"),

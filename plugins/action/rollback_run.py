@@ -110,7 +110,7 @@ def approval_for(control: Control, request: Request, operator: str) -> Approval 
         asked = ", ".join(request.rules.approvers(operator)) or "nobody in the inventory has that role"
         raise Refused(
             f"approval: {request.plan['severity']} needs that of {' or '.join(request.rules.roles)} ({asked})",
-            f"Let plan {plan_hash} be approved, then run the same command with -e approval=FILE.",
+            f"Let one of them run: rollback approve {plan_hash[:12]}; then run the same command again.",
         )
     return None
 

@@ -42,9 +42,9 @@ class Sandbox:
         command = ["ansible-playbook", f"playbooks/{name}.yml", *arguments]
         return self._run(command, self.environment(**extra))
 
-    def rollback(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def rollback(self, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
         """Run the rollback command as an operator would."""
-        return self._run(["rollback", *arguments], self.environment())
+        return self._run(["rollback", *arguments], self.environment(**extra))
 
     def _run(self, command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
