@@ -84,13 +84,18 @@ class Scene:
         step.status, step.seconds = happening["status"], happening["seconds"]
 
     def _task_started(self, happening: Happening) -> None:
-        self.awaited = happening["task"]
+        self.awaited = without_role(happening["task"])
 
     def _task(self, happening: Happening) -> None:
-        self.details.append(f"{happening['host']}: {happening['task']}: {happening['status']}")
+        self.details.append(f"{happening['host']}: {without_role(happening['task'])}: {happening['status']}")
 
     def _ended(self, happening: Happening) -> None:
         self.run, self.exit_code = happening["run"] or self.run, happening["exit_code"]
 
     def _step(self, happening: Happening) -> Step:
         return next(step for step in self.steps if step.name == happening["step"])
+
+
+def without_role(task: str) -> str:
+    """A task's own words; Ansible puts its role before them."""
+    return task.rpartition(" : ")[2]

@@ -42,7 +42,7 @@ def _command(severity: str | None, evidence: list[dict[str, Any]], cause: list[d
     if severity is None:
         return None
     first = next(one for one in evidence if one["severity"] == severity)
-    why = first["name"] if "value" not in first else f"{first['name']}: {first['value']} {first['unit']}"
+    why = first["name"] if "value" not in first else f"{first['name']}: {first['value']:g} {first['unit']}"
     return assessment.command([deploy["service"] for deploy in cause], severity, why)
 
 

@@ -26,7 +26,7 @@ def measure(url: str, trigger: dict[str, Any], now: float, window: int, step: in
         return {**told, "value": None, "exceeded": None, "since": None, "problem": "no samples"}
     exceeded = exceeds(value, trigger)
     since = rise(series[0], trigger) if exceeded and series else None
-    return {**told, "value": round(value, 4), "exceeded": exceeded, "since": since, "problem": None}
+    return {**told, "value": round(value, 4) + 0.0, "exceeded": exceeded, "since": since, "problem": None}
 
 
 def exceeds(value: float, trigger: dict[str, Any]) -> bool:
