@@ -1,8 +1,13 @@
 """Commands that write or read documents: the runbook, a check of one, the report of a run."""
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+
 import click
 from ansible_collections.marketsage.rollback.wrapper import policy
+from ansible_collections.marketsage.rollback.wrapper.commands.options import JSON
 
 # What renders is imported where it is used, so that --help stays quick.
 # ruff: noqa: PLC0415
@@ -21,3 +26,21 @@ def runbook(procedure: str | None) -> None:
         known = ", ".join(policy.procedures())
         raise click.BadParameter(f"procedure: {procedure!r} is not one of {known}")
     click.echo(writer.written(procedure), nl=False)
+
+
+@click.command()
+@click.argument("document", metavar="RUNBOOK.md", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@JSON
+def lint(document: Path, as_json: bool) -> None:
+    """Find the shell lines of a written runbook that do not do what they seem to; exit with 5 where there are some."""
+    from ansible_collections.marketsage.rollback.wrapper import lint as linter
+
+    try:
+        found = linter.findings(document.read_text())
+    except UnicodeDecodeError:
+        raise click.BadParameter(f"RUNBOOK.md: {document} is no text in UTF-8") from None
+    if as_json:
+        click.echo(json.dumps({"version": 1, "findings": found}))
+    for one in [] if as_json else found:
+        click.echo(f"{document}:{one['line']}: {one['command']}\n    {one['said']}\n    instead: {one['instead']}")
+    sys.exit(5 if found else 0)
