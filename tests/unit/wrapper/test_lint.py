@@ -75,7 +75,7 @@ def test_corrected_text_has_none() -> None:
 
 
 def test_a_command_over_several_lines_is_one() -> None:
-    text = "```sh\ncurl -X POST \\\n  --fail \\\n  https://lb.example.com/maintenance\npg_dump \\\n  $URL \\\n  > x.sql\n```\n"
+    text = "```sh\ncurl -X POST \\\n  --fail \\\n  https://lb.example.com/page\npg_dump \\\n  $URL \\\n  > x.sql\n```\n"
     assert names(text) == [(5, "dump-by-redirection")]
 
 
