@@ -11,6 +11,7 @@ import httpx
 import psycopg
 import pytest
 import redis
+from ansible_collections.marketsage.rollback.plugins.module_utils.ending import QUEUED
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
 from conftest import HOSTS, REPOSITORY, Sandbox
 
@@ -193,6 +194,7 @@ def test_killed_anywhere_the_same_command_ends_in_the_same_state(
             said = (records / "output").read_text()
             assert code in (0, -9), f"{point}: {said}"
             assert users_are_safe(sandbox, undisturbed), f"{point}: {said}"
-            assert start(sandbox, case, records) == 0, f"{point}: {(records / 'output').read_text()}"
+            # Killed while a message was on its way, nobody knows whether it arrived: that one is left to the operator.
+            assert start(sandbox, case, records) in (0, QUEUED), f"{point}: {(records / 'output').read_text()}"
         assert end_state(sandbox, old_sessions) == undisturbed.end, f"{point}: {(records / 'output').read_text()}"
         assert missing_rows(sandbox.layout, load.record.acknowledged) == [], point

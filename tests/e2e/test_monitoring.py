@@ -32,7 +32,7 @@ def test_one_good_revision_back_with_an_approval_and_what_did_not_change_goes_on
     before = containers.started(stack.layout)
     asked = stack.rollback("run", "monitoring", "-s", "P2", *SAID, "--yes")
     assert asked.returncode == 3, asked.stdout
-    plan = re.search(r"Let plan ([0-9a-f]{64}) be approved", asked.stdout)
+    plan = re.search(r"rollback approve ([0-9a-f]{12});", asked.stdout)
     assert plan and containers.started(stack.layout) == before, asked.stdout
     key = str(stack.layout.secrets / "keys" / "lea")
     assert stack.rollback("approve", plan[1], "--key", key, "--as", "lea").returncode == 0

@@ -16,7 +16,7 @@ import yaml
 from conftest import BIN, HOSTS, REPOSITORY, Sandbox
 
 POLICY = yaml.safe_load((REPOSITORY / "playbooks/group_vars/all/policy.yml").read_text())["rollback_policy"]
-SERVICES = (("backend",), ("frontend",), ("full_system",), ("component", "auth"))
+SERVICES = (("backend",), ("frontend",), ("full_system",), ("sessions",))
 OPENED = re.compile(r"run (\d{8}T\d{6}Z-[a-z_]+-[0-9a-f]{4})")
 BAD, GOOD = "v1.2.0-bad-health", "v1.1.0"
 _LONGEST = 120
