@@ -40,7 +40,8 @@ def check_severity(severity: str, policy: dict[str, Any], anyway: bool) -> None:
     """Refused where the decision matrix prefers to fix forward, unless told to roll back anyway."""
     row = policy["severities"][severity]
     if row["rollback"] == "refuse" and not anyway:
-        raise Refused(f"severity: {severity} means '{row['action']}'", "To roll back nevertheless, say anyway=true.")
+        how = "To roll back nevertheless, say --anyway (-e anyway=true)."
+        raise Refused(f"severity: {severity} means '{row['action']}'", how)
 
 
 def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
