@@ -95,7 +95,7 @@ def _write_inventory(layout: Layout) -> None:
         "ansible_python_interpreter": "/usr/bin/python3",
     }
     inventory = {"backend": {"vars": variables, "hosts": hosts}}
-    (layout.inventory / "2-machines.yml").write_text(yaml.safe_dump(inventory, sort_keys=False))
+    (layout.inventory / "2-machines.yml").write_text(yaml.safe_dump(inventory, sort_keys=False, explicit_start=True))
 
 
 def start(layout: Layout, host: str) -> None:

@@ -11,6 +11,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils import (
     marks,
     planning,
     recovery_planning,
+    rolling,
     session_planning,
     validate,
 )
@@ -55,6 +56,7 @@ def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise BadInput(f"services: {', '.join(unknown)} is not in the catalogue ({', '.join(arguments['catalogue'])})")
     recovery = recovery_planning.part(arguments["recovery"], arguments["accept_loss"], arguments["anyway"])
+    fleet = rolling.Fleet(arguments["policy"]["rolling"], arguments["servers"], arguments["balancers"])
     plan = {
         "version": PLAN_VERSION,
         "environment": arguments["environment"],
@@ -62,7 +64,7 @@ def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
         "severity": severity,
         "reason": validate.reason(arguments["reason"] or earlier.get("reason")),
         "approval": approval_for(severity, arguments["policy"], reversal),
-        "services": planned_services(control, arguments, recovery, reversal, earlier),
+        "services": planned_services(control, arguments, fleet, recovery, reversal, earlier),
         **recovery,
     }
     if arguments["component"] is not None:
@@ -73,6 +75,9 @@ def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
     superseded = reversal["run"] if reversal and reversal["how"] == "abort" else arguments["instead_of"]
     if superseded:
         plan["instead_of"] = validate.run_id(superseded, "instead_of")
+    without_page = arguments["rolling"] and arguments["policy"]["severities"][severity]["traffic"] == "rolling"
+    for part in plan["services"].values():
+        part.update(rolling.plan_traffic(part, without_page, fleet))
     plan["balancers"] = planning.balancers_for(plan, arguments["balancers"])
     if forward:
         plan["archive"] = archive_for(arguments["archive_of"], arguments["archives"])
@@ -93,6 +98,7 @@ def approval_for(severity: str, policy: dict[str, Any], reversal: dict[str, str]
 def planned_services(
     control: Control,
     arguments: dict[str, Any],
+    fleet: rolling.Fleet,
     recovery: dict[str, Any],
     reversal: dict[str, str] | None,
     earlier: dict[str, Any],
@@ -100,10 +106,10 @@ def planned_services(
     """Each service's part of the plan."""
     if reversal:
         return services_to_put_back(arguments, reversal["run"], earlier)
-    return kept_services(arguments, recovery) if recovery else services_to_roll_back(control, arguments)
+    return kept_services(arguments, recovery) if recovery else services_to_roll_back(control, arguments, fleet)
 
 
-def services_to_roll_back(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
+def services_to_roll_back(control: Control, arguments: dict[str, Any], fleet: rolling.Fleet) -> dict[str, Any]:
     """What is planned for each service; for a component, for the one that it is a part of."""
     if arguments["named"]:
         return {name: named_service(name, arguments) for name in arguments["services"]}
@@ -123,6 +129,7 @@ def services_to_roll_back(control: Control, arguments: dict[str, Any]) -> dict[s
             back=back,
             verdicts=arguments["schema_verdicts"],
             schema_too=arguments["schema_too"],
+            may_be_silent=fleet.may_fail(arguments["hosts"].get(service, [])),
         )
         for service in arguments["services"]
     }
@@ -273,6 +280,8 @@ class ActionModule(control_action.ControlAction):
         "catalogue": {"type": "dict", "required": True},
         "hosts": {"type": "dict", "required": True},
         "balancers": {"type": "dict", "required": True},
+        "rolling": {"type": "bool", "default": False},
+        "servers": {"type": "dict", "default": {}},
         "reports": {"type": "dict", "required": True},
         "component": {"type": "str"},
         "components": {"type": "dict", "default": {}},

@@ -13,6 +13,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils import (
     freeze,
     marks,
     planning,
+    rolling,
     session_planning,
     validate,
 )
@@ -57,6 +58,7 @@ def open_run(control: Control, request: Request, check_mode: bool) -> dict[str, 
         "approved_by": record["approved_by"],
         "plan": pinned,
         "hosts": planning.planned_hosts(pinned),
+        "batches": rolling.sizes(pinned),
     }
 
 
@@ -154,6 +156,14 @@ def withdraw(control: Control, run: Run, reports: dict[str, Any]) -> dict[str, A
     )
 
 
+def next_batch(control: Control, run: Run, batch: list[str], reports: dict[str, Any]) -> dict[str, Any]:
+    """Held before a batch of hosts where more of those before it failed than the plan lets."""
+    plan = of_open_run(control, run)
+    for service, order in rolling.of_plan(plan).items():
+        rolling.stop_after_failures(order, batch, planning.unproved(plan["services"][service], reports))
+    return {"changed": False}
+
+
 def close_run(control: Control, run: Run, arguments: dict[str, Any]) -> dict[str, Any]:
     """Mark what was left as bad and what is live as good, write the outcome, free the lock."""
     plan = of_open_run(control, run)
@@ -214,7 +224,11 @@ def status(control: Control) -> dict[str, Any]:
 
 class ActionModule(control_action.ControlAction):
     ARGUMENTS: ClassVar[dict[str, Any]] = {
-        "state": {"type": "str", "required": True, "choices": ["status", "opened", "gated", "withdrawn", "closed"]},
+        "state": {
+            "type": "str",
+            "required": True,
+            "choices": ["status", "opened", "next", "gated", "withdrawn", "closed"],
+        },
         "control_dir": {"type": "path", "required": True},
         "plan": {"type": "dict"},
         "run_id": {"type": "str"},
@@ -231,11 +245,13 @@ class ActionModule(control_action.ControlAction):
             "options": {"id": {"type": "str", "required": True}, "fence": {"type": "int", "required": True}},
         },
         "reports": {"type": "dict"},
+        "batch": {"type": "list", "elements": "str"},
         "refusal": {"type": "dict"},
         "given_up": {"type": "bool", "default": False},
     }
     REQUIRED_IF: ClassVar[list[Any]] = [
         ("state", "opened", ["plan"]),
+        ("state", "next", ["run", "reports", "batch"]),
         ("state", "gated", ["run", "reports"]),
         ("state", "withdrawn", ["run", "reports"]),
         ("state", "closed", ["run", "reports"]),
@@ -250,5 +266,7 @@ class ActionModule(control_action.ControlAction):
         run = Run(arguments["run"]["id"], arguments["run"]["fence"], control.directory)
         if arguments["state"] == "closed":
             return close_run(control, run, arguments)
+        if arguments["state"] == "next":
+            return next_batch(control, run, arguments["batch"], arguments["reports"])
         work = {"gated": gate_run, "withdrawn": withdraw}[arguments["state"]]
         return work(control, run, arguments["reports"])

@@ -126,6 +126,34 @@ class MaintenanceMap:
         write_atomically(self._path, "\n".join(lines) + "\n", mode)
 
 
+def servers(runtime: Runtime, backend: str) -> dict[str, dict[str, Any]]:
+    """The servers of a backend by name: `admin` (ready, drain, maint), `operational` state, number of `sessions`."""
+    sessions = {row["svname"]: int(row["scur"] or 0) for row in _rows(runtime, "show stat", backend, " 4 -1")}
+    return {
+        row["srv_name"]: {
+            "backend": backend,
+            "name": row["srv_name"],
+            "admin": _admin_state(int(row["srv_admin_state"])),
+            "operational": _OPERATIONAL.get(row["srv_op_state"], "unknown"),
+            "sessions": sessions[row["srv_name"]],
+        }
+        for row in _rows(runtime, "show servers state", backend)
+    }
+
+
+def _admin_state(flags: int) -> str:
+    return "maint" if flags & _FORCED_MAINTENANCE else "drain" if flags & _FORCED_DRAIN else "ready"
+
+
+def _rows(runtime: Runtime, command: str, backend: str, arguments: str = "") -> list[dict[str, str]]:
+    reply = runtime.ask(f"{command} {backend}{arguments}")
+    header, _hash, table = reply.partition("# ")
+    if not table:
+        raise BadInput(f"backend: HAProxy has no backend {backend} ({header.strip()})")
+    separator = "," if "," in table.splitlines()[0] else " "
+    return list(csv.DictReader(table.splitlines(), delimiter=separator))
+
+
 class Server:
     """One server of a backend, taken out of rotation gently and put back."""
 
@@ -135,21 +163,16 @@ class Server:
         self._name = name
 
     def read(self) -> dict[str, Any]:
-        """Its name, `admin` (ready, drain, maint), `operational` state and number of `sessions`."""
-        fields = self._row("show servers state", "srv_name")
-        flags = int(fields["srv_admin_state"])
-        admin = "maint" if flags & _FORCED_MAINTENANCE else "drain" if flags & _FORCED_DRAIN else "ready"
-        return {
-            "backend": self._backend,
-            "name": self._name,
-            "admin": admin,
-            "operational": _OPERATIONAL.get(fields["srv_op_state"], "unknown"),
-            "sessions": int(self._row("show stat", "svname", arguments=" 4 -1")["scur"]),
-        }
+        """Its state, as `servers` has it."""
+        present = servers(self._runtime, self._backend)
+        if self._name not in present:
+            raise BadInput(f"server: backend {self._backend} has no server {self._name}")
+        return present[self._name]
 
-    def set(self, admin: str) -> None:
-        """Give it the administrative state `ready` or `drain`."""
+    def set(self, admin: str) -> dict[str, Any]:
+        """Give it the administrative state `ready` or `drain`, and return what it is when read back."""
         self._runtime.change(f"set server {self._backend}/{self._name} state {admin}")
+        return self.wait(lambda state: state["admin"] == admin, admin)
 
     def wait(self, finished: Callable[[dict[str, Any]], bool], wanted: str) -> dict[str, Any]:
         """Its state once `finished`; Held when it is not so before the deadline."""
@@ -161,17 +184,6 @@ class Server:
             f"server {self._backend}/{self._name} is not {wanted} after {self._runtime.deadline.seconds:g} s: "
             f"{state['admin']}, {state['operational']}, {state['sessions']} sessions"
         )
-
-    def _row(self, command: str, key: str, arguments: str = "") -> dict[str, str]:
-        reply = self._runtime.ask(f"{command} {self._backend}{arguments}")
-        header, _hash, table = reply.partition("# ")
-        if not table:
-            raise BadInput(f"backend: HAProxy has no backend {self._backend} ({header.strip()})")
-        separator = "," if "," in table.splitlines()[0] else " "
-        for row in csv.DictReader(table.splitlines(), delimiter=separator):
-            if row[key] == self._name:
-                return row
-        raise BadInput(f"server: backend {self._backend} has no server {self._name}")
 
 
 def drained(state: dict[str, Any]) -> bool:

@@ -97,6 +97,12 @@ options:
         description: Value of that header.
         type: str
         default: 'on'
+  cut:
+    description:
+      - With O(state=drained), whether sessions that have not ended after O(timeout) are given up. They are cut when the
+        server is stopped; the module warns of them instead of failing.
+    type: bool
+    default: false
   timeout:
     description: Seconds after which a switch that cannot be seen has failed.
     type: float
@@ -111,7 +117,7 @@ options:
       - It is written before the runtime is changed, so that the page survives a reload and a restart.
     type: path
   backend:
-    description: HAProxy's backend of O(server).
+    description: HAProxy's backend of O(server). With O(state=status) its servers are read too.
     type: str
   server:
     description:
@@ -282,19 +288,23 @@ repaired:
   returned: when the page was asked for
   type: str
   sample: HAProxy's runtime said on, its map file off
+servers:
+  description: The servers of O(backend) by name, each like RV(server).
+  returned: when O(state=status) and O(backend) is given
+  type: dict
 server:
   description: The server's C(backend), C(name), C(admin) state, C(operational) state and number of C(sessions).
   returned: when a server was asked for
   type: dict
 """
 
-from typing import Any
+from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.marketsage.rollback.plugins.module_utils import balancer, haproxy, validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.caddy import MaintenanceRoute
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
-from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, finish
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held, finish
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import read_secret
 from ansible_collections.marketsage.rollback.plugins.module_utils.maintenance_api import AdminApi, MaintenanceApi
 from ansible_collections.marketsage.rollback.plugins.module_utils.run import RUN_ARGUMENT, Run
@@ -340,6 +350,7 @@ ARGUMENTS = {
             "value": {"type": "str", "default": "on"},
         },
     },
+    "cut": {"type": "bool", "default": False},
     "timeout": {"type": "float", "default": 10},
     "socket": {"type": "str"},
     "map_file": {"type": "path"},
@@ -404,7 +415,7 @@ def work_on_page(module: AnsibleModule, deadline: Deadline) -> dict[str, Any]:
     page = page_of(params, deadline, module.warn)
     before = page.read()
     if params["state"] == "status":
-        return {"changed": False, **before, "looks": page.look(), "repaired": None}
+        return {"changed": False, **before, "looks": page.look(), "repaired": None, **servers_of(params, deadline)}
     after = balancer.decided(before, params)
     changed = after != before
     if module.check_mode:
@@ -418,11 +429,24 @@ def work_on_page(module: AnsibleModule, deadline: Deadline) -> dict[str, Any]:
     return {"changed": changed, **after, "looks": looks, "repaired": balancer.contradiction(before), "diff": diff}
 
 
+def servers_of(params: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
+    """The servers of the backend, where one is named."""
+    if not params["backend"]:
+        return {}
+    _refuse_other_provider(params)
+    runtime = haproxy.Runtime(haproxy.address(params["socket"]), deadline)
+    return {"servers": haproxy.servers(runtime, validate.identifier(params["backend"], "backend"))}
+
+
+def _refuse_other_provider(params: dict[str, Any]) -> None:
+    if params["provider"] != "haproxy":
+        raise BadInput(f"backend: {params['provider']} has none that could be named; it is for provider haproxy")
+
+
 def work_on_server(module: AnsibleModule, deadline: Deadline) -> dict[str, Any]:
     """Drain one server, or put it back, and wait until it is so."""
     params = module.params
-    if params["provider"] != "haproxy":
-        raise BadInput(f"state: {params['state']} is for provider haproxy")
+    _refuse_other_provider(params)
     names = [validate.identifier(params[name], name) for name in ("backend", "server")]
     server = haproxy.Server(haproxy.Runtime(haproxy.address(params["socket"]), deadline), *names)
     admin, finished = SERVER_STATES[params["state"]]
@@ -430,13 +454,25 @@ def work_on_server(module: AnsibleModule, deadline: Deadline) -> dict[str, Any]:
     changed = before["admin"] != admin
     if module.check_mode:
         after = {**before, "admin": admin}
-    elif changed:
-        with Run.of(params["run"]).change(f"server.{params['state']}", before) as change:
-            server.set(admin)
-            change.outcome = after = server.wait(finished, params["state"])
     else:
-        after = server.wait(finished, params["state"])
+        if changed:
+            # Other servers wait for the lock: it is held while this one is switched, not while its sessions end.
+            with Run.of(params["run"]).change(f"server.{params['state']}", before) as change:
+                change.outcome = server.set(admin)
+        after = wait(module, server, finished)
     return {"changed": changed, "server": after, "diff": {"before": before, "after": after}}
+
+
+def wait(module: AnsibleModule, server: haproxy.Server, finished: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The server's state once it is finished, or with sessions left that are given up."""
+    try:
+        return server.wait(finished, module.params["state"])
+    except Held:
+        state = server.read()
+        if not module.params["cut"] or state["admin"] != "drain":
+            raise
+        module.warn(f"{state['name']}: {state['sessions']} sessions have not ended and will be cut")
+        return state
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:

@@ -86,6 +86,17 @@ options:
     description: What M(marketsage.rollback.lb_maintenance) read on each host that can show the maintenance page.
     type: dict
     required: true
+  rolling:
+    description:
+      - Whether the procedure can roll hosts back one after the other, without the maintenance page, where the policy
+        wants that for the severity.
+      - The page is shown nevertheless where the schema goes back too, or where hosts cannot be drained.
+    type: bool
+    default: false
+  servers:
+    description: The name that each host has at the balancers, where it is another one.
+    type: dict
+    default: {}
   reports:
     description:
       - What M(marketsage.rollback.release) and M(marketsage.rollback.railway_rollback) read, by host, for a component

@@ -22,13 +22,14 @@ options:
     description:
       - V(status) only reads who holds the lock and what is marked good and bad.
       - V(opened) takes the lock and pins the plan.
+      - V(next) fails before O(batch) when more hosts of the batches before it failed than the plan lets.
       - V(gated) fails unless every planned host proved the planned release.
       - V(withdrawn) marks the planned release bad, once what was live before was put back; it always fails, for the run
         is held.
       - V(closed) fails like V(gated), and otherwise marks the releases good and bad, writes the outcome and frees
         the lock. A run that took another one back marks nothing bad.
     type: str
-    choices: [status, opened, gated, withdrawn, closed]
+    choices: [status, opened, next, gated, withdrawn, closed]
     required: true
   control_dir:
     description: The control host's record of the environment.
@@ -72,7 +73,7 @@ options:
     elements: str
     default: []
   run:
-    description: The C(id) and C(fence) of the open run. Required but for O(state=status) and O(state=opened).
+    description: The C(id) and C(fence) of the open run. Required but with O(state=status) and O(state=opened).
     type: dict
     suboptions:
       id:
@@ -88,6 +89,10 @@ options:
       - What M(marketsage.rollback.health_gate) returned on each planned host; with O(state=withdrawn), of those gates
         alone that did not open.
     type: dict
+  batch:
+    description: The hosts that are to be rolled back next. Required with O(state=next).
+    type: list
+    elements: str
   refusal:
     description: Why a new run is not opened, as M(marketsage.rollback.rollback_plan) returned it.
     type: dict
@@ -176,6 +181,11 @@ hosts:
   description: The hosts that the plan changes, each with the groups (C(planned_<service>)) that later plays name.
   type: list
   elements: dict
+  returned: when a run was opened
+batches:
+  description: How many hosts are rolled back at a time where that is done without the maintenance page.
+  type: list
+  elements: int
   returned: when a run was opened
 passed:
   description: The hosts that proved the planned release.

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.marketsage.rollback.plugins.module_utils import planning, rolling
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held, Refused
+
+HOSTS = [f"api-{number}" for number in range(1, 11)]
+POLICY = {"first": 1, "batch": 4, "max_failed": 20, "drain_timeout": 30}
+RELEASES = {
+    name: {"release": letter * 12, "commit": letter * 40, "ref": name}
+    for name, letter in (("new", "c"), ("good", "b"), ("old", "a"))
+}
+MARKS = {"backend": {"b" * 40: {"mark": "good"}}}
+
+
+def balancer(*out: str, **report: Any) -> dict[str, dict[str, Any]]:
+    servers = {host: {"admin": "maint" if host in out else "ready"} for host in HOSTS}
+    return {"haproxy": {"enabled": False, "servers": servers, **report}}
+
+
+def fleet(balancers: dict[str, dict[str, Any]] | None = None, **policy: int) -> rolling.Fleet:
+    return rolling.Fleet({**POLICY, **policy}, {}, balancer() if balancers is None else balancers)
+
+
+def part(hosts: list[str], **more: Any) -> dict[str, Any]:
+    return {"hosts": hosts, "stop_traffic": True, **more}
+
+
+def test_the_first_host_goes_alone_and_the_others_in_batches() -> None:
+    traffic = rolling.plan_traffic(part(HOSTS), True, fleet())
+    assert traffic["stop_traffic"] is False
+    assert traffic["rolling"] == {
+        "batches": [HOSTS[:1], HOSTS[1:5], HOSTS[5:9], HOSTS[9:]],
+        "may_fail": 2,
+        "stays_out": [],
+    }
+
+
+def test_who_was_in_maintenance_stays_so() -> None:
+    assert rolling.plan_traffic(part(HOSTS), True, fleet(balancer("api-3")))["rolling"]["stays_out"] == ["api-3"]
+
+
+def test_a_host_left_out_counts_as_failed() -> None:
+    left_out = part(HOSTS[:9], left_out={"api-10": "unreachable"})
+    assert rolling.plan_traffic(left_out, True, fleet(max_failed=30))["rolling"]["may_fail"] == 1
+
+
+@pytest.mark.parametrize(
+    ("hosts", "more", "balancers", "why"),
+    [
+        (HOSTS, {"schema": {"rollback": True}}, balancer(), "while the schema goes back"),
+        (HOSTS[:1], {}, balancer(), "only api-1 would serve"),
+        (HOSTS, {}, balancer(enabled=True), "shown on haproxy already"),
+        (HOSTS, {}, balancer(servers={}), "haproxy has no server api-1"),
+        (HOSTS, {}, {"caddy": {"enabled": False}}, "caddy has no server api-1"),
+        (HOSTS, {}, {}, "no balancer"),
+    ],
+)
+def test_where_it_cannot_roll_the_page_is_shown_and_the_plan_says_why(
+    hosts: list[str], more: dict[str, Any], balancers: dict[str, Any], why: str
+) -> None:
+    traffic = rolling.plan_traffic(part(hosts, **more), True, fleet(balancers))
+    assert why in traffic["page_because"]
+    assert "stop_traffic" not in traffic
+
+
+def test_what_was_not_asked_for_or_needs_no_page_is_left_as_it_is() -> None:
+    assert rolling.plan_traffic(part(HOSTS), False, fleet()) == {}
+    assert rolling.plan_traffic({**part(HOSTS), "stop_traffic": False}, True, fleet()) == {}
+
+
+def test_bad_policy_is_named() -> None:
+    with pytest.raises(BadInput, match=r"rolling\.batch"):
+        rolling.plan_traffic(part(HOSTS), True, fleet(batch=0))
+
+
+ORDER = {"batches": [["api-1"], ["api-2", "api-3"], ["api-4"]], "may_fail": 1, "stays_out": []}
+
+
+def test_it_goes_on_as_long_as_no_more_fail_than_may() -> None:
+    rolling.stop_after_failures(ORDER, ["api-4"], {"api-3": "answers as old", "api-4": "no gate result"})
+
+
+def test_it_stops_when_more_failed_and_says_who_was_not_touched() -> None:
+    with pytest.raises(Held, match=r"2 of 3 hosts failed \(api-2, api-3\), 1 may; 1 hosts were not touched"):
+        rolling.stop_after_failures(ORDER, ["api-4"], {"api-2": "x", "api-3": "y", "api-4": "z"})
+
+
+def plan_service(reports: dict[str, Any], may_be_silent: int = 0) -> dict[str, Any]:
+    return planning.plan_service(
+        "backend",
+        {"stop_traffic": True, "uses_database": False},
+        hosts=list(reports),
+        reports=reports,
+        marks=MARKS,
+        wanted=None,
+        verdicts=None,
+        may_be_silent=may_be_silent,
+    )
+
+
+BROKEN = {"live": RELEASES["new"], "candidates": [RELEASES["good"], RELEASES["old"]]}
+ROLLED = {"live": RELEASES["good"], "candidates": [RELEASES["new"], RELEASES["old"]]}
+
+
+def test_a_silent_host_is_left_out_where_that_may_be() -> None:
+    reports = {"api-1": BROKEN, "api-2": {"msg": "no route to host"}}
+    planned = plan_service(reports, may_be_silent=1)
+    assert (planned["hosts"], planned["left_out"]) == (["api-1"], {"api-2": "no route to host"})
+    with pytest.raises(Refused, match="api-2: no route to host"):
+        plan_service(reports)
+
+
+def test_no_host_at_all_that_answers_is_refused_whatever_may_be() -> None:
+    with pytest.raises(Refused, match="2 of 2"):
+        plan_service({"api-1": {}, "api-2": {}}, may_be_silent=2)
+
+
+@pytest.mark.parametrize("reports", [[ROLLED, BROKEN], [BROKEN, ROLLED]])
+def test_a_host_that_comes_back_late_goes_to_what_the_others_proved(reports: list[dict[str, Any]]) -> None:
+    planned = plan_service(dict(zip(HOSTS, reports, strict=False)))
+    assert planned["to"]["ref"] == "good"
