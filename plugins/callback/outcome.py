@@ -87,7 +87,8 @@ class CallbackModule(CallbackBase):
             self._failed(result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        self._failed(result)
+        if not result.task.ignore_unreachable:
+            self._failed(result)
 
     def _failed(self, result: Any) -> None:
         self.steps.result(ok=False)

@@ -1,0 +1,239 @@
+"""The backend's rollback over machines by real SSH: host by host without the page, or all at once behind it."""
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible_collections.marketsage.rollback.sandbox import machines, stack
+from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
+from ansible_collections.marketsage.rollback.sandbox.processes import BadInput
+from conftest import REPOSITORY, Sandbox, up_on_free_ports
+
+HOSTS = ("api-1", "api-2", "api-3")
+POLICY = REPOSITORY / "playbooks" / "group_vars" / "all" / "policy.yml"
+GOOD, BAD = "v1.1.0", "v1.2.1-bad-errors"
+SECONDS = 300
+
+
+@pytest.fixture(scope="module")
+def raised() -> Iterator[Sandbox]:
+    try:
+        machines.refuse_impossible(len(HOSTS))
+    except BadInput as error:
+        pytest.skip(str(error))
+    directory = Path(tempfile.mkdtemp(prefix="rollback-fleet-"))
+    layout = up_on_free_ports(directory, len(HOSTS))
+    yield Sandbox(layout)
+    stack.down(layout)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def fleet(raised: Sandbox) -> Sandbox:
+    """Three machines, each with a release that answers some requests with 500."""
+    raised.reset()
+    raised.break_("backend-errors")
+    return raised
+
+
+def run(fleet: Sandbox, severity: str, *arguments: str, **rolling: int) -> subprocess.Popen[str]:
+    """Start the rollback as an operator would, with a policy of its own."""
+    policy = yaml.safe_load(POLICY.read_text())["rollback_policy"]
+    policy["gate"]["timeout"] = 20
+    policy["rolling"].update(rolling)
+    said = {"severity": severity, "reason": "lists answer 500", "rollback_policy": policy}
+    return subprocess.Popen(
+        ["ansible-playbook", "-i", str(fleet.layout.inventory), "playbooks/backend.yml", "-e", json.dumps(said),
+         *arguments],
+        cwd=REPOSITORY, env=fleet.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def roll_back(fleet: Sandbox, severity: str, *arguments: str, **rolling: int) -> tuple[int, str]:
+    """The exit code and what was printed."""
+    process = run(fleet, severity, *arguments, **rolling)
+    output, _ = process.communicate(timeout=SECONDS)
+    return process.returncode, output
+
+
+def closing(output: str) -> list[str]:
+    """What is printed after Ansible's own recap."""
+    return [line for line in output.partition("PLAY RECAP")[2].splitlines() if line.partition(":")[0].isupper()]
+
+
+def spoil(fleet: Sandbox, host: str, ref: str) -> None:
+    """Have a release say on one host that it is another, so that it cannot pass its gate there."""
+    release = next(one["release"] for one in fleet.revisions(host) if one["ref"] == ref)
+    file = fleet.layout.host(host) / "releases" / release / "dist" / "modules" / "health" / "health.controller.js"
+    text = file.read_text().replace("release: RELEASE, pid", "release: 'another', pid")
+    # The file is shared with the other hosts and the cache.
+    file.unlink()
+    file.write_text(text)
+
+
+def cure(fleet: Sandbox, host: str, ref: str) -> None:
+    release = next(one["release"] for one in fleet.revisions(host) if one["ref"] == ref)
+    file = fleet.layout.host(host) / "releases" / release / "dist" / "modules" / "health" / "health.controller.js"
+    file.write_text(file.read_text().replace("release: 'another', pid", "release: RELEASE, pid"))
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_host_by_host_no_request_fails_and_run_again_nothing_changes(fleet: Sandbox) -> None:
+    with Load(fleet.layout, rate=30, services=["api"]) as load:
+        check, planned = roll_back(fleet, "P1", "--check")
+        assert check == 0, planned
+        assert "no page, api-1 alone, then 2 at a time, stopping after more than 0 failed" in planned
+        assert fleet.live() == dict.fromkeys(HOSTS, BAD)
+        code, output = roll_back(fleet, "P1")
+        result = load.stop()
+    assert code == 0, output
+    assert (fleet.live(), fleet.drained()) == (dict.fromkeys(HOSTS, GOOD), [])
+    assert (result["kinds"]["error"], result["kinds"]["maintenance"]) == (0, 0), result["errors"]
+    assert missing_rows(fleet.layout, load.record.acknowledged) == []
+    assert result["timeline"][-1].get("bad", 0) == 0
+
+    code, output = roll_back(fleet, "P1")
+    assert code == 0, output
+    assert "DONE: nothing to change" in output
+    assert fleet.live() == dict.fromkeys(HOSTS, GOOD)
+
+
+def test_all_at_once_behind_the_page(fleet: Sandbox) -> None:
+    with Load(fleet.layout, rate=30, services=["api"]) as load:
+        code, output = roll_back(fleet, "P0")
+        result = load.stop()
+    assert code == 0, output
+    assert fleet.live() == dict.fromkeys(HOSTS, GOOD)
+    assert result["kinds"]["maintenance"] > 0
+    assert result["turning_points"]["errors_sent_after_page"] == 0
+
+
+def test_the_first_host_shows_that_the_release_does_not_hold_and_no_other_is_touched(fleet: Sandbox) -> None:
+    spoil(fleet, "api-1", GOOD)
+    code, output = roll_back(fleet, "P1", max_failed=100)
+    assert code == 20, output
+    said = closing(output)
+    assert said[0].startswith("HELD: api-1: is release "), output
+    assert said[1].startswith("DRAINED: api-1: "), output
+    assert fleet.live() == {"api-1": GOOD, "api-2": BAD, "api-3": BAD}
+    assert fleet.drained() == ["api-1"]
+    assert fleet.answer().status_code == 200
+
+
+def test_one_host_that_fails_stays_drained_the_others_serve_and_a_second_run_finishes(fleet: Sandbox) -> None:
+    spoil(fleet, "api-2", GOOD)
+    with Load(fleet.layout, rate=30, services=["api"]) as load:
+        code, output = roll_back(fleet, "P1", max_failed=34)
+        result = load.stop()
+    assert code == 20, output
+    said = closing(output)
+    assert said[0].startswith("HELD: api-2: is release "), output
+    assert said[1].startswith("DRAINED: api-2: "), output
+    assert fleet.drained() == ["api-2"]
+    assert (fleet.live()["api-1"], fleet.live()["api-3"]) == (GOOD, GOOD)
+    assert result["kinds"]["error"] == 0, result["errors"]
+    assert "bad" not in result["timeline"][-1]
+
+    cure(fleet, "api-2", GOOD)
+    restart(fleet, "api-2")
+    code, output = roll_back(fleet, "P1", max_failed=34)
+    assert code == 0, output
+    assert (fleet.live(), fleet.drained(), fleet.is_locked()) == (dict.fromkeys(HOSTS, GOOD), [], False)
+
+
+def restart(fleet: Sandbox, host: str) -> None:
+    home = fleet.layout.host(host)
+    command = machines.there(fleet.layout, host, [str(home / "bin" / "pm2"), "restart", "marketsage-backend"],
+                             {"PM2_HOME": str(home / ".pm2"), "PATH": f"{home}/bin:/usr/bin:/bin"}, home)  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+
+
+def test_more_failures_than_may_be_stop_it_and_the_others_keep_what_they_have(fleet: Sandbox) -> None:
+    spoil(fleet, "api-2", GOOD)
+    code, output = roll_back(fleet, "P1", batch=1)
+    assert code == 20, output
+    assert closing(output)[0].startswith("HELD: api-2: "), output
+    assert (fleet.live()["api-3"], fleet.drained()) == (BAD, ["api-2"])
+
+
+def test_a_host_out_of_reach_is_refused_before_anything_changes(fleet: Sandbox) -> None:
+    machines.cut(fleet.layout, "api-3")
+    try:
+        code, output = roll_back(fleet, "P1")
+    finally:
+        machines.mend(fleet.layout, "api-3")
+    assert code == 3, output
+    assert "backend: could not be read on 1 of 3 hosts (api-3: " in closing(output)[0]
+    assert (fleet.live(), fleet.is_locked()) == (dict.fromkeys(HOSTS, BAD), False)
+
+
+@pytest.mark.parametrize("severity", ["P1", "P0"])
+def test_a_host_out_of_reach_is_left_out_where_policy_allows_and_comes_back_later(
+    fleet: Sandbox, severity: str
+) -> None:
+    machines.cut(fleet.layout, "api-3")
+    try:
+        code, output = roll_back(fleet, severity, max_failed=34)
+    finally:
+        machines.mend(fleet.layout, "api-3")
+    assert code == 0, output
+    assert "left out: api-3, which gets no requests and keeps its release" in output
+    assert any(line.startswith("DRAINED: api-3: ") for line in closing(output)), output
+    assert fleet.drained() == ["api-3"]
+    assert fleet.live() == {"api-1": GOOD, "api-2": GOOD, "api-3": BAD}
+
+    code, output = roll_back(fleet, "P1")
+    assert code == 0, output
+    assert (fleet.live(), fleet.drained()) == (dict.fromkeys(HOSTS, GOOD), [])
+
+
+def test_a_host_lost_in_the_middle_stays_drained_until_it_is_back(fleet: Sandbox) -> None:
+    process = run(fleet, "P1", max_failed=34)
+    wait_until(lambda: "api-2" in fleet.drained())
+    machines.cut(fleet.layout, "api-2")
+    try:
+        output, _ = process.communicate(timeout=SECONDS)
+    finally:
+        machines.mend(fleet.layout, "api-2")
+    assert process.returncode == 20, output
+    said = closing(output)
+    assert said[0].startswith("HELD: ") and "api-2" in said[0], output
+    assert any(line.startswith("DRAINED: api-2: ") for line in said), output
+    assert fleet.drained() == ["api-2"]
+    assert (fleet.live()["api-1"], fleet.live()["api-3"]) == (GOOD, GOOD)
+
+    code, output = roll_back(fleet, "P1", max_failed=34)
+    assert code == 0, output
+    assert (fleet.live(), fleet.drained()) == (dict.fromkeys(HOSTS, GOOD), [])
+
+
+def test_a_machine_with_another_key_is_not_talked_to(fleet: Sandbox) -> None:
+    known = fleet.layout.ssh / "known_hosts"
+    text = known.read_text()
+    address = fleet.layout.address("api-3")
+    another = text.splitlines()[0].split()[2]
+    others = "".join(line for line in text.splitlines(keepends=True) if address not in line)
+    known.write_text(f"{others}{address} ssh-ed25519 {another}\n")
+    # Not over a connection that was opened before.
+    directory = tempfile.mkdtemp(prefix="cp-")
+    try:
+        code, output = roll_back(fleet, "P1", "-e", f"ansible_control_path_dir={directory}")
+    finally:
+        known.write_text(text)
+        shutil.rmtree(directory)
+    assert code == 3, output
+    assert "could not be read on 1 of 3 hosts (api-3: " in closing(output)[0]
