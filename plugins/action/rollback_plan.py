@@ -56,7 +56,7 @@ def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise BadInput(f"services: {', '.join(unknown)} is not in the catalogue ({', '.join(arguments['catalogue'])})")
     recovery = recovery_planning.part(arguments["recovery"], arguments["accept_loss"], arguments["anyway"])
-    fleet = rolling.Fleet(arguments["policy"]["rolling"], arguments["servers"], arguments["balancers"])
+    fleet = fleet_of(arguments)
     plan = {
         "version": PLAN_VERSION,
         "environment": arguments["environment"],
@@ -64,7 +64,7 @@ def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
         "severity": severity,
         "reason": validate.reason(arguments["reason"] or earlier.get("reason")),
         "approval": approval_for(severity, arguments["policy"], reversal),
-        "services": planned_services(control, arguments, fleet, recovery, reversal, earlier),
+        "services": planned_services(control, arguments, recovery, reversal, earlier),
         **recovery,
     }
     if arguments["component"] is not None:
@@ -88,6 +88,17 @@ def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
     return plan
 
 
+def fleet_of(arguments: dict[str, Any]) -> rolling.Fleet:
+    return rolling.Fleet(arguments["policy"]["rolling"], arguments["servers"], arguments["balancers"])
+
+
+def idle_hosts(plan: dict[str, Any], arguments: dict[str, Any]) -> list[str]:
+    """Those hosts of a rolling plan that serve nobody at the moment and can be reached."""
+    hosts = [host for order in rolling.of_plan(plan).values() for host in rolling.sequence(order, [])]
+    silent = planning.silent_hosts(hosts, arguments["reports"])
+    return [host for host in fleet_of(arguments).idle(hosts) if host not in silent]
+
+
 def approval_for(severity: str, policy: dict[str, Any], reversal: dict[str, str] | None) -> dict[str, Any]:
     """Whether the severity asks for an approval, and whose; an abort needs none, it only goes back."""
     aborts = reversal is not None and reversal["how"] == "abort"
@@ -98,7 +109,6 @@ def approval_for(severity: str, policy: dict[str, Any], reversal: dict[str, str]
 def planned_services(
     control: Control,
     arguments: dict[str, Any],
-    fleet: rolling.Fleet,
     recovery: dict[str, Any],
     reversal: dict[str, str] | None,
     earlier: dict[str, Any],
@@ -106,10 +116,10 @@ def planned_services(
     """Each service's part of the plan."""
     if reversal:
         return services_to_put_back(arguments, reversal["run"], earlier)
-    return kept_services(arguments, recovery) if recovery else services_to_roll_back(control, arguments, fleet)
+    return kept_services(arguments, recovery) if recovery else services_to_roll_back(control, arguments)
 
 
-def services_to_roll_back(control: Control, arguments: dict[str, Any], fleet: rolling.Fleet) -> dict[str, Any]:
+def services_to_roll_back(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
     """What is planned for each service; for a component, for the one that it is a part of."""
     if arguments["named"]:
         return {name: named_service(name, arguments) for name in arguments["services"]}
@@ -117,6 +127,7 @@ def services_to_roll_back(control: Control, arguments: dict[str, Any], fleet: ro
     if arguments["component"] is not None:
         return service_of_component(arguments["component"], arguments, known)
     wanted = wanted_for(arguments["services"], arguments["to"])
+    fleet = fleet_of(arguments)
     back = arguments["back"] and validate.positive(arguments["back"], "back")
     return {
         service: planning.plan_service(
@@ -321,6 +332,7 @@ class ActionModule(control_action.ControlAction):
             "plan": plan,
             "hash": plan_hash,
             "pinned": bool(pinned),
+            "first": idle_hosts(plan, arguments),
             "schema_on": plan["databases"] if needs_working_out(plan) and not pinned else [],
             "summary": planning.summary(plan) + seen,
             "refusal": recovery_planning.refusal(plan, found, writes_on),

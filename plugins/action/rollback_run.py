@@ -57,7 +57,7 @@ def open_run(control: Control, request: Request, check_mode: bool) -> dict[str, 
         "owner": record["owner"],
         "approved_by": record["approved_by"],
         "plan": pinned,
-        "hosts": planning.planned_hosts(pinned),
+        "hosts": planning.planned_hosts(pinned, request.first),
         "batches": rolling.sizes(pinned),
     }
 
@@ -72,6 +72,7 @@ class Request:
     approval: str | None
     rules: Rules
     refusal: dict[str, Any] | None = None
+    first: list[str] | None = None
 
     @classmethod
     def of(cls, arguments: dict[str, Any]) -> Request:
@@ -85,7 +86,8 @@ class Request:
             arguments["allowed_signers"] or None,
             arguments["revoked_signers"] or None,
         )
-        return cls(plan, run_id, takeover, arguments["approval"] or None, rules, arguments["refusal"])
+        refusal, first = arguments["refusal"], arguments["first"]
+        return cls(plan, run_id, takeover, arguments["approval"] or None, rules, refusal, first)
 
 
 def refuse_no_takeover(control: Control, request: Request) -> None:
@@ -156,11 +158,12 @@ def withdraw(control: Control, run: Run, reports: dict[str, Any]) -> dict[str, A
     )
 
 
-def next_batch(control: Control, run: Run, batch: list[str], reports: dict[str, Any]) -> dict[str, Any]:
+def next_batch(control: Control, run: Run, arguments: dict[str, Any]) -> dict[str, Any]:
     """Held before a batch of hosts where more of those before it failed than the plan lets."""
     plan = of_open_run(control, run)
     for service, order in rolling.of_plan(plan).items():
-        rolling.stop_after_failures(order, batch, planning.unproved(plan["services"][service], reports))
+        complaints = planning.unproved(plan["services"][service], arguments["reports"])
+        rolling.stop_after_failures(order, arguments["hosts"], arguments["batch"], complaints)
     return {"changed": False}
 
 
@@ -245,13 +248,15 @@ class ActionModule(control_action.ControlAction):
             "options": {"id": {"type": "str", "required": True}, "fence": {"type": "int", "required": True}},
         },
         "reports": {"type": "dict"},
+        "hosts": {"type": "list", "elements": "str"},
         "batch": {"type": "list", "elements": "str"},
+        "first": {"type": "list", "elements": "str", "default": []},
         "refusal": {"type": "dict"},
         "given_up": {"type": "bool", "default": False},
     }
     REQUIRED_IF: ClassVar[list[Any]] = [
         ("state", "opened", ["plan"]),
-        ("state", "next", ["run", "reports", "batch"]),
+        ("state", "next", ["run", "reports", "hosts", "batch"]),
         ("state", "gated", ["run", "reports"]),
         ("state", "withdrawn", ["run", "reports"]),
         ("state", "closed", ["run", "reports"]),
@@ -264,9 +269,7 @@ class ActionModule(control_action.ControlAction):
         if arguments["state"] == "opened":
             return open_run(control, Request.of(arguments), self._task.check_mode)
         run = Run(arguments["run"]["id"], arguments["run"]["fence"], control.directory)
-        if arguments["state"] == "closed":
-            return close_run(control, run, arguments)
-        if arguments["state"] == "next":
-            return next_batch(control, run, arguments["batch"], arguments["reports"])
+        if arguments["state"] in ("closed", "next"):
+            return {"closed": close_run, "next": next_batch}[arguments["state"]](control, run, arguments)
         work = {"gated": gate_run, "withdrawn": withdraw}[arguments["state"]]
         return work(control, run, arguments["reports"])

@@ -169,6 +169,15 @@ class Server:
             raise BadInput(f"server: backend {self._backend} has no server {self._name}")
         return present[self._name]
 
+    def refuse_last(self) -> None:
+        """Held where it is the only server that serves, so that without it users would meet nobody."""
+        serving = [name for name, state in servers(self._runtime, self._backend).items() if ready(state)]
+        if serving == [self._name]:
+            raise Held(
+                f"server {self._backend}/{self._name} is the last one that serves; without it users would meet nobody",
+                "Put another one back into rotation first.",
+            )
+
     def set(self, admin: str) -> dict[str, Any]:
         """Give it the administrative state `ready` or `drain`, and return what it is when read back."""
         self._runtime.change(f"set server {self._backend}/{self._name} state {admin}")

@@ -335,13 +335,14 @@ def changes_database(plan: dict[str, Any]) -> bool:
     return bool(plan.get("archive") or recovery_planning.needs_database(plan))
 
 
-def planned_hosts(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each host that the plan changes, with the groups by which plays name it."""
+def planned_hosts(plan: dict[str, Any], first: list[str] | None = None) -> list[dict[str, Any]]:
+    """Each host that the plan changes, with the groups by which plays name it; rolling, those that come `first` do."""
     groups: dict[str, list[str]] = {}
     orders = rolling.of_plan(plan)
     for service in gated_services(plan):
         way = "rolling" if service in orders else "at_once"
-        for host in plan["services"][service]["hosts"]:
+        rolled = rolling.sequence(orders[service], first or []) if service in orders else None
+        for host in rolled or plan["services"][service]["hosts"]:
             groups.setdefault(host, []).extend([f"planned_{service}", f"{way}_{service}"])
     way = "page" if needs_page(plan) else "rolling"
     for host in plan["balancers"]:

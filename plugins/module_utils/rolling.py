@@ -42,26 +42,34 @@ class Fleet:
         """Why the hosts of this part of a plan cannot be rolled back one after the other; empty where they can."""
         if part.get("schema", {}).get("rollback"):
             return "no release can serve while the schema goes back"
-        if len(part["hosts"]) < 2:
-            return f"only {part['hosts'][0]} would serve"
+        in_rotation = [host for host in part["hosts"] if not self._is(host, "admin", "maint")]
+        if len(in_rotation) < 2:
+            return f"there is only {', '.join(in_rotation) or 'nobody'} to serve meanwhile"
         shown = [host for host, report in self._balancers.items() if report.get("enabled")]
         return f"it is shown on {', '.join(shown)} already" if shown else self.undrainable(part["hosts"])
 
     def part(self, hosts: list[str], left_out: int) -> dict[str, Any]:
-        """The pinned order: `batches` of hosts, how many `may_fail`, and who was out of rotation and stays so."""
+        """The pinned order: `batches` of hosts, how many `may_fail`, and who was in maintenance and stays so."""
+        hosts = [*(idle := self.idle(hosts)), *(host for host in hosts if host not in idle)]
         first = validate.positive(self._policy["first"], "rolling.first")
-        size = validate.positive(self._policy["batch"], "rolling.batch")
+        most = max(1, len(hosts) * (100 - self._policy["keep_serving"]) // 100)
+        size = min(validate.positive(self._policy["batch"], "rolling.batch"), most)
         rest = hosts[first:]
         batches = [hosts[:first], *(rest[start : start + size] for start in range(0, len(rest), size))]
         return {
             "batches": batches,
             "may_fail": self.may_fail(hosts) - left_out,
-            "stays_out": [host for host in hosts if self._is_in_maintenance(host)],
+            "stays_out": [host for host in hosts if self._is(host, "admin", "maint")],
         }
 
-    def _is_in_maintenance(self, host: str) -> bool:
-        server = self._server(host)
-        return any(report["servers"][server]["admin"] == "maint" for report in self._balancers.values())
+    def idle(self, hosts: list[str]) -> list[str]:
+        """Those of the hosts that serve nobody now, drained or found ill: they go first, at no user's cost."""
+        return [host for host in hosts if self._is(host, "admin", "drain") or self._is(host, "operational", "stopped")]
+
+    def _is(self, host: str, kind: str, state: str) -> bool:
+        """Whether a balancer says so of a host."""
+        told = ((report.get("servers") or {}).get(self._server(host)) for report in self._balancers.values())
+        return any(server is not None and server[kind] == state for server in told)
 
 
 def plan_traffic(part: dict[str, Any], wanted: bool, fleet: Fleet) -> dict[str, Any]:
@@ -84,17 +92,20 @@ def sizes(plan: dict[str, Any]) -> list[int]:
     return [len(batch) for order in of_plan(plan).values() for batch in order["batches"]]
 
 
-def stop_after_failures(order: dict[str, Any], batch: list[str], complaints: dict[str, str]) -> None:
-    """Held where more of the hosts before this batch failed than may; `complaints` has a line for each that did."""
-    batches = order["batches"]
-    number = next((number for number, hosts in enumerate(batches) if set(hosts) & set(batch)), len(batches))
-    before = [host for hosts in batches[:number] for host in hosts]
+def sequence(order: dict[str, Any], first: list[str]) -> list[str]:
+    """The hosts of an order one after the other; those that now serve nobody come `first`."""
+    hosts = [host for batch in order["batches"] for host in batch]
+    return [*(host for host in hosts if host in first), *(host for host in hosts if host not in first)]
+
+
+def stop_after_failures(order: dict[str, Any], hosts: list[str], batch: list[str], complaints: dict[str, str]) -> None:
+    """Held where more of the `hosts` before this batch failed than may; `complaints` has a line for each that did."""
+    before = hosts[: min(map(hosts.index, batch))]
     failed = [host for host in before if host in complaints]
-    untouched = sum(len(hosts) for hosts in batches[number:])
     if len(failed) > order["may_fail"]:
         raise Held(
             f"{len(failed)} of {len(before)} hosts failed ({', '.join(failed)}), {order['may_fail']} may; "
-            f"{untouched} hosts were not touched and keep serving what they have"
+            f"{len(hosts) - len(before)} hosts were not touched and keep serving what they have"
         )
 
 

@@ -42,7 +42,9 @@ options:
     description: Why, in one line. Required with O(state=enabled).
     type: str
   force:
-    description: Take a page away, or make it this run's, although somebody else, or nobody known, put it up.
+    description:
+      - Take a page away, or make it this run's, although somebody else, or nobody known, put it up.
+      - With O(state=drained), drain a server although it is the last one that serves.
     type: bool
     default: false
   run:
@@ -458,6 +460,8 @@ def work_on_server(module: AnsibleModule, deadline: Deadline) -> dict[str, Any]:
         if changed:
             # Other servers wait for the lock: it is held while this one is switched, not while its sessions end.
             with Run.of(params["run"]).change(f"server.{params['state']}", before) as change:
+                if admin == "drain" and not params["force"]:
+                    server.refuse_last()
                 change.outcome = server.set(admin)
         after = wait(module, server, finished)
     return {"changed": changed, "server": after, "diff": {"before": before, "after": after}}

@@ -245,6 +245,11 @@ pinned:
   description: Whether it is the plan of a run that was begun earlier.
   type: bool
   returned: success
+first:
+  description: Hosts that serve nobody at the moment, for the O(marketsage.rollback.rollback_run#module:first) of a run.
+  type: list
+  elements: str
+  returned: success
 summary:
   description: The plan in lines for a human.
   type: list

@@ -22,7 +22,7 @@ options:
     description:
       - V(status) only reads who holds the lock and what is marked good and bad.
       - V(opened) takes the lock and pins the plan.
-      - V(next) fails before O(batch) when more hosts of the batches before it failed than the plan lets.
+      - V(next) fails before O(batch) when more of the O(hosts) before it failed than the plan lets.
       - V(gated) fails unless every planned host proved the planned release.
       - V(withdrawn) marks the planned release bad, once what was live before was put back; it always fails, for the run
         is held.
@@ -89,10 +89,19 @@ options:
       - What M(marketsage.rollback.health_gate) returned on each planned host; with O(state=withdrawn), of those gates
         alone that did not open.
     type: dict
-  batch:
-    description: The hosts that are to be rolled back next. Required with O(state=next).
+  hosts:
+    description: The hosts that are rolled back, in their order. Required with O(state=next).
     type: list
     elements: str
+  batch:
+    description: Those of O(hosts) that are to be rolled back next. Required with O(state=next).
+    type: list
+    elements: str
+  first:
+    description: With O(state=opened), the hosts that serve nobody at the moment, so that they are rolled back first.
+    type: list
+    elements: str
+    default: []
   refusal:
     description: Why a new run is not opened, as M(marketsage.rollback.rollback_plan) returned it.
     type: dict

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from ansible_collections.marketsage.rollback.sandbox import scenarios, stack
-from ansible_collections.marketsage.rollback.sandbox.layout import DEFAULT_PORT_BASE, HOSTS, Layout
+from ansible_collections.marketsage.rollback.sandbox.layout import DEFAULT_PORT_BASE, Layout
 from ansible_collections.marketsage.rollback.sandbox.processes import BadInput
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -11,8 +11,9 @@ import httpx
 import psycopg
 import pytest
 import redis
+from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
-from conftest import HOSTS, REPOSITORY, Sandbox
+from conftest import REPOSITORY, Sandbox
 
 FAULTS = Path(__file__).with_name("faults")
 SAID = ("-e", "severity=P0", "-e", 'reason="health answers 500"')

@@ -7,7 +7,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils import plannin
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held, Refused
 
 HOSTS = [f"api-{number}" for number in range(1, 11)]
-POLICY = {"first": 1, "batch": 4, "max_failed": 20, "drain_timeout": 30}
+POLICY = {"first": 1, "batch": 4, "keep_serving": 50, "max_failed": 20, "drain_timeout": 30}
 RELEASES = {
     name: {"release": letter * 12, "commit": letter * 40, "ref": name}
     for name, letter in (("new", "c"), ("good", "b"), ("old", "a"))
@@ -16,8 +16,12 @@ MARKS = {"backend": {"b" * 40: {"mark": "good"}}}
 
 
 def balancer(*out: str, **report: Any) -> dict[str, dict[str, Any]]:
-    servers = {host: {"admin": "maint" if host in out else "ready"} for host in HOSTS}
+    servers = {host: server("maint" if host in out else "ready") for host in HOSTS}
     return {"haproxy": {"enabled": False, "servers": servers, **report}}
+
+
+def server(admin: str, operational: str = "running") -> dict[str, str]:
+    return {"admin": admin, "operational": operational}
 
 
 def fleet(balancers: dict[str, dict[str, Any]] | None = None, **policy: int) -> rolling.Fleet:
@@ -51,7 +55,8 @@ def test_a_host_left_out_counts_as_failed() -> None:
     ("hosts", "more", "balancers", "why"),
     [
         (HOSTS, {"schema": {"rollback": True}}, balancer(), "while the schema goes back"),
-        (HOSTS[:1], {}, balancer(), "only api-1 would serve"),
+        (HOSTS[:1], {}, balancer(), "only api-1 to serve meanwhile"),
+        (HOSTS[:2], {}, balancer("api-2"), "only api-1 to serve meanwhile"),
         (HOSTS, {}, balancer(enabled=True), "shown on haproxy already"),
         (HOSTS, {}, balancer(servers={}), "haproxy has no server api-1"),
         (HOSTS, {}, {"caddy": {"enabled": False}}, "caddy has no server api-1"),
@@ -76,27 +81,48 @@ def test_bad_policy_is_named() -> None:
         rolling.plan_traffic(part(HOSTS), True, fleet(batch=0))
 
 
+def test_never_more_at_a_time_than_leave_enough_in_rotation() -> None:
+    batches = rolling.plan_traffic(part(HOSTS[:6]), True, fleet(batch=5))["rolling"]["batches"]
+    assert [len(batch) for batch in batches] == [1, 3, 2]
+    batches = rolling.plan_traffic(part(HOSTS[:3]), True, fleet(batch=5))["rolling"]["batches"]
+    assert [len(batch) for batch in batches] == [1, 1, 1]
+
+
+def test_who_serves_nobody_goes_first() -> None:
+    ready = {host: server("ready") for host in HOSTS}
+    servers = {**ready, "api-3": server("drain"), "api-5": server("ready", "stopped")}
+    order = rolling.plan_traffic(part(HOSTS[:6]), True, fleet(balancer(servers=servers)))["rolling"]
+    assert rolling.sequence(order, []) == ["api-3", "api-5", "api-1", "api-2", "api-4", "api-6"]
+
+
+def test_when_gone_on_with_who_was_left_drained_goes_first() -> None:
+    assert rolling.sequence(ORDER, ["api-3"]) == ["api-3", "api-1", "api-2", "api-4"]
+
+
 ORDER = {"batches": [["api-1"], ["api-2", "api-3"], ["api-4"]], "may_fail": 1, "stays_out": []}
+IN_ORDER = ["api-1", "api-2", "api-3", "api-4"]
 
 
 def test_it_goes_on_as_long_as_no_more_fail_than_may() -> None:
-    rolling.stop_after_failures(ORDER, ["api-4"], {"api-3": "answers as old", "api-4": "no gate result"})
+    rolling.stop_after_failures(ORDER, IN_ORDER, ["api-4"], {"api-3": "answers as old", "api-4": "no gate result"})
 
 
 def test_it_stops_when_more_failed_and_says_who_was_not_touched() -> None:
     with pytest.raises(Held, match=r"2 of 3 hosts failed \(api-2, api-3\), 1 may; 1 hosts were not touched"):
-        rolling.stop_after_failures(ORDER, ["api-4"], {"api-2": "x", "api-3": "y", "api-4": "z"})
+        rolling.stop_after_failures(ORDER, IN_ORDER, ["api-4"], {"api-2": "x", "api-3": "y", "api-4": "z"})
 
 
-def plan_service(reports: dict[str, Any], may_be_silent: int = 0) -> dict[str, Any]:
+def plan_service(
+    reports: dict[str, Any], may_be_silent: int = 0, verdicts: dict[str, Any] | None = None
+) -> dict[str, Any]:
     return planning.plan_service(
         "backend",
-        {"stop_traffic": True, "uses_database": False},
+        {"stop_traffic": True, "uses_database": verdicts is not None},
         hosts=list(reports),
         reports=reports,
         marks=MARKS,
         wanted=None,
-        verdicts=None,
+        verdicts=verdicts,
         may_be_silent=may_be_silent,
     )
 
@@ -111,6 +137,13 @@ def test_a_silent_host_is_left_out_where_that_may_be() -> None:
     assert (planned["hosts"], planned["left_out"]) == (["api-1"], {"api-2": "no route to host"})
     with pytest.raises(Refused, match="api-2: no route to host"):
         plan_service(reports)
+
+
+def test_the_schema_does_not_go_back_while_a_host_out_of_reach_may_write() -> None:
+    reports = {"api-1": BROKEN, "api-2": {"msg": "no route to host"}}
+    verdicts = {"b" * 12: {"verdict": "destructive", "reasons": []}, "c" * 12: {"verdict": "equal", "reasons": []}}
+    with pytest.raises(Refused, match="while api-2 is out of reach"):
+        plan_service(reports, may_be_silent=1, verdicts=verdicts)
 
 
 def test_no_host_at_all_that_answers_is_refused_whatever_may_be() -> None:

@@ -24,13 +24,14 @@ OTHER_RUN = "20261120T080000Z-planned-0001"
 
 
 class HAProxy:
-    """A runtime socket with one map and one server; `deaf` says ok to changes and makes none."""
+    """A runtime socket with one map and two servers, s1 and `other`; `deaf` says ok to changes and makes none."""
 
     def __init__(self, directory: Path) -> None:
         self.socket = str(directory / "admin.sock")
         self.map_file = str(directory / "maintenance.map")
         self.map = {"all": "off", "message": "old words"}
         self.server = {"flags": 0, "sessions": 0}
+        self.other = {"flags": 0, "operational": 2}
         self.deaf = False
         self.refusal = ""
         self.commands: list[str] = []
@@ -49,9 +50,10 @@ class HAProxy:
             return "".join(f"0x55 {key} {value}\n" for key, value in self.map.items())
         if command == "show servers state api":
             header = "# be_id be_name srv_id srv_name srv_op_state srv_admin_state"
-            return f"1\n{header}\n3 api 1 s1 2 {self.server['flags']}\n"
+            other = f"3 api 2 s2 {self.other['operational']} {self.other['flags']}"
+            return f"1\n{header}\n3 api 1 s1 2 {self.server['flags']}\n{other}\n"
         if command == "show stat api 4 -1":
-            return f"# pxname,svname,scur\napi,s1,{self.server['sessions']}\n"
+            return f"# pxname,svname,scur\napi,s1,{self.server['sessions']}\napi,s2,0\n"
         if command.startswith("show"):
             return "Can't find backend.\n"
         return self.change(words)
@@ -365,6 +367,14 @@ def test_a_server_with_requests_left_is_not_drained(page: Call, haproxy: HAProxy
 def test_a_server_that_only_says_ok_is_not_drained(page: Call, haproxy: HAProxy) -> None:
     haproxy.deaf = True
     assert page("drained", backend="api", server="s1", timeout=BRIEFLY)["exit_code"] == 20
+
+
+@pytest.mark.parametrize("other", [{"flags": 8, "operational": 2}, {"flags": 0, "operational": 0}])
+def test_the_last_server_that_serves_stays_unless_forced(page: Call, haproxy: HAProxy, other: dict[str, int]) -> None:
+    haproxy.other = other
+    result = page("drained", backend="api", server="s1")
+    assert result["exit_code"] == 20 and "last one that serves" in result["msg"] and haproxy.changes() == []
+    assert page("drained", backend="api", server="s1", force=True)["server"]["admin"] == "drain"
 
 
 def test_check_mode_drains_nothing(page: Call, haproxy: HAProxy) -> None:
