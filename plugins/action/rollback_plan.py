@@ -99,6 +99,12 @@ def idle_hosts(plan: dict[str, Any], arguments: dict[str, Any]) -> list[str]:
     return [host for host in fleet_of(arguments).idle(hosts) if host not in silent]
 
 
+def drained_hosts(plan: dict[str, Any], arguments: dict[str, Any]) -> list[str]:
+    """Those hosts of the plan that get no requests, because they were drained before."""
+    hosts = [host for service in planning.gated_services(plan) for host in plan["services"][service]["hosts"]]
+    return fleet_of(arguments).drained(hosts)
+
+
 def approval_for(severity: str, policy: dict[str, Any], reversal: dict[str, str] | None) -> dict[str, Any]:
     """Whether the severity asks for an approval, and whose; an abort needs none, it only goes back."""
     aborts = reversal is not None and reversal["how"] == "abort"
@@ -333,6 +339,7 @@ class ActionModule(control_action.ControlAction):
             "hash": plan_hash,
             "pinned": bool(pinned),
             "first": idle_hosts(plan, arguments),
+            "drained": drained_hosts(plan, arguments),
             "schema_on": plan["databases"] if needs_working_out(plan) and not pinned else [],
             "summary": planning.summary(plan) + seen,
             "refusal": recovery_planning.refusal(plan, found, writes_on),

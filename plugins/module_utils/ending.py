@@ -41,6 +41,7 @@ class Ending:
 
     def failed(self, host: str, values: dict[str, Any]) -> None:
         """Take in a task's failure; the first of the collection's own errors is what the run failed of."""
+        values = next((one for one in values.get("results", []) if isinstance(one, dict) and one.get("failed")), values)
         if host not in ("localhost", *self.failed_hosts):
             self.failed_hosts.append(host)
         if self.failure is None or (self.failure["exit_code"] is None and values.get("exit_code")):

@@ -64,7 +64,12 @@ class Fleet:
 
     def idle(self, hosts: list[str]) -> list[str]:
         """Those of the hosts that serve nobody now, drained or found ill: they go first, at no user's cost."""
-        return [host for host in hosts if self._is(host, "admin", "drain") or self._is(host, "operational", "stopped")]
+        drained = self.drained(hosts)
+        return [host for host in hosts if host in drained or self._is(host, "operational", "stopped")]
+
+    def drained(self, hosts: list[str]) -> list[str]:
+        """Those of the hosts that get no requests because a balancer was told so."""
+        return [host for host in hosts if self._is(host, "admin", "drain")]
 
     def _is(self, host: str, kind: str, state: str) -> bool:
         """Whether a balancer says so of a host."""
@@ -99,10 +104,13 @@ def sequence(order: dict[str, Any], first: list[str]) -> list[str]:
 
 
 def stop_after_failures(order: dict[str, Any], hosts: list[str], batch: list[str], complaints: dict[str, str]) -> None:
-    """Held where more of the `hosts` before this batch failed than may; `complaints` has a line for each that did."""
+    """Held where more of the `hosts` before this batch failed than may, or all that went first did.
+
+    `complaints` has a line for each that failed.
+    """
     before = hosts[: min(map(hosts.index, batch))]
     failed = [host for host in before if host in complaints]
-    if len(failed) > order["may_fail"]:
+    if len(failed) > order["may_fail"] or (failed and failed == before):
         raise Held(
             f"{len(failed)} of {len(before)} hosts failed ({', '.join(failed)}), {order['may_fail']} may; "
             f"{len(hosts) - len(before)} hosts were not touched and keep serving what they have"

@@ -250,6 +250,11 @@ first:
   type: list
   elements: str
   returned: success
+drained:
+  description: Planned hosts that a balancer sends no requests to because an earlier run drained them.
+  type: list
+  elements: str
+  returned: success
 summary:
   description: The plan in lines for a human.
   type: list

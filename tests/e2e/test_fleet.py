@@ -96,7 +96,7 @@ def test_host_by_host_no_request_fails_and_run_again_nothing_changes(fleet: Sand
     with Load(fleet.layout, rate=30, services=["api"]) as load:
         check, planned = roll_back(fleet, "P1", "--check")
         assert check == 0, planned
-        assert "no page, api-1 alone, then 2 at a time, stopping after more than 0 failed" in planned
+        assert "no page, api-1 alone, then 1 at a time, stopping after more than 0 failed" in planned
         assert fleet.live() == dict.fromkeys(HOSTS, BAD)
         code, output = roll_back(fleet, "P1")
         result = load.stop()

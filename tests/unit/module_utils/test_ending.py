@@ -84,6 +84,12 @@ def test_hosts_that_get_no_requests_are_named_however_it_ends() -> None:
     assert len(ending(OPENED, drained, ready, DONE).lines()) == 1
 
 
+def test_of_a_loop_the_item_that_failed_is_named() -> None:
+    items = [{"failed": False}, {"failed": True, "msg": "server api/api-1 is not ready", "exit_code": 20}]
+    end = ending(OPENED, {"msg": "One or more items failed", "results": items})
+    assert end.lines()[0] == "HELD: api-1: server api/api-1 is not ready"
+
+
 def test_every_host_that_failed_is_named() -> None:
     end = ending(OPENED, {"msg": "health answered 500", "exit_code": 5})
     end.failed("api-7", {"msg": "unreachable"})

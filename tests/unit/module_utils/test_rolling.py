@@ -112,6 +112,12 @@ def test_it_stops_when_more_failed_and_says_who_was_not_touched() -> None:
         rolling.stop_after_failures(ORDER, IN_ORDER, ["api-4"], {"api-2": "x", "api-3": "y", "api-4": "z"})
 
 
+def test_it_stops_when_the_first_fails_however_many_may() -> None:
+    order = {**ORDER, "may_fail": 4}
+    with pytest.raises(Held, match="3 hosts were not touched"):
+        rolling.stop_after_failures(order, IN_ORDER, ["api-2", "api-3"], {"api-1": "x", "api-2": "y"})
+
+
 def plan_service(
     reports: dict[str, Any], may_be_silent: int = 0, verdicts: dict[str, Any] | None = None
 ) -> dict[str, Any]:

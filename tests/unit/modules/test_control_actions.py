@@ -265,6 +265,7 @@ def test_without_the_page_hosts_are_named_in_their_order_and_when_gone_on_with_t
 
     now["reports"] = {**FLEET["reports"], "api-2": {"msg": "unreachable"}}
     assert rollback_plan.idle_hosts(plan, now) == []
+    assert rollback_plan.drained_hosts(plan, now) == ["api-2"]
 
 
 @pytest.mark.parametrize("words", [{"severity": "P0"}, {"rolling": False}])
