@@ -48,7 +48,7 @@ class Fleet:
         shown = [host for host, report in self._balancers.items() if report.get("enabled")]
         return f"it is shown on {', '.join(shown)} already" if shown else self.undrainable(part["hosts"])
 
-    def part(self, hosts: list[str], left_out: int) -> dict[str, Any]:
+    def part(self, hosts: list[str], left_out: list[str]) -> dict[str, Any]:
         """The pinned order: `batches` of hosts, how many `may_fail`, and who was in maintenance and stays so."""
         hosts = [*(idle := self.idle(hosts)), *(host for host in hosts if host not in idle)]
         first = validate.positive(self._policy["first"], "rolling.first")
@@ -58,7 +58,7 @@ class Fleet:
         batches = [hosts[:first], *(rest[start : start + size] for start in range(0, len(rest), size))]
         return {
             "batches": batches,
-            "may_fail": self.may_fail(hosts) - left_out,
+            "may_fail": self.may_fail([*hosts, *left_out]) - len(left_out),
             "stays_out": [host for host in hosts if self._is(host, "admin", "maint")],
         }
 
@@ -84,7 +84,7 @@ def plan_traffic(part: dict[str, Any], wanted: bool, fleet: Fleet) -> dict[str, 
     obstacle = fleet.obstacle(part)
     if obstacle:
         return {"page_because": obstacle}
-    return {"stop_traffic": False, "rolling": fleet.part(part["hosts"], len(part.get("left_out", {})))}
+    return {"stop_traffic": False, "rolling": fleet.part(part["hosts"], list(part.get("left_out", {})))}
 
 
 def of_plan(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:

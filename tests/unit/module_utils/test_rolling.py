@@ -48,7 +48,9 @@ def test_who_was_in_maintenance_stays_so() -> None:
 
 def test_a_host_left_out_counts_as_failed() -> None:
     left_out = part(HOSTS[:9], left_out={"api-10": "unreachable"})
-    assert rolling.plan_traffic(left_out, True, fleet(max_failed=30))["rolling"]["may_fail"] == 1
+    assert rolling.plan_traffic(left_out, True, fleet(max_failed=30))["rolling"]["may_fail"] == 2
+    left_out = part(HOSTS[:2], left_out={"api-3": "unreachable"})
+    assert rolling.plan_traffic(left_out, True, fleet(max_failed=34))["rolling"]["may_fail"] == 0
 
 
 @pytest.mark.parametrize(
