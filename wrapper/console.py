@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from ansible_collections.marketsage.rollback.wrapper.progress import Happening
-from ansible_collections.marketsage.rollback.wrapper.scene import Scene, Step
+from ansible_collections.marketsage.rollback.wrapper.progress import Happening, Step
+from ansible_collections.marketsage.rollback.wrapper.scene import Scene
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table

@@ -80,7 +80,7 @@ def follow_record(directory: Path, as_json: bool) -> Scene:
     return scene
 
 
-def ask(playbook: str, inventory: Path, variables: dict[str, Any], check: bool = True) -> tuple[dict[str, Any], int]:
+def ask(playbook: str, inventory: Path, variables: dict[str, Any], check: bool) -> tuple[dict[str, Any], int]:
     """What the tasks of a playbook returned, put together, and its exit code; its failure is said on stderr."""
     from ansible_collections.marketsage.rollback.plugins.module_utils.ending import Ending  # noqa: PLC0415
 

@@ -23,7 +23,7 @@ class Step:
     budget: int
     status: str = "waiting"
     seconds: float = 0.0
-    detail: str = ""
+    acted: bool = False
     began: float = field(default=0.0, repr=False)
 
 
@@ -33,9 +33,7 @@ class Progress:
     def __init__(self, budgets: dict[str, int], clock: Callable[[], float] = time.monotonic) -> None:
         self.steps = [Step(name, budget) for name, budget in budgets.items()]
         self.ending = Ending()
-        self.plan: dict[str, Any] = {}
-        self.schema: dict[str, Any] = {}
-        self.checks: list[dict[str, Any]] = []
+        self._schema_told = False
         self._clock = clock
         self._began = clock()
         self._current: Step | None = None
@@ -43,9 +41,6 @@ class Progress:
     def elapsed(self) -> float:
         """Seconds since the operator pressed Enter."""
         return self._clock() - self._began
-
-    def seconds_of(self, step: Step) -> float:
-        return self._clock() - step.began if step.status == "running" else step.seconds
 
     def take(self, event: dict[str, Any]) -> Iterator[Happening]:
         """Take in one event of ansible-runner and yield what happened, as versioned dictionaries."""
@@ -92,7 +87,7 @@ class Progress:
             return
         step.seconds = self._clock() - step.began
         if step.status == "running":
-            step.status = "done" if step.detail else "skipped"
+            step.status = "done" if step.acted else "skipped"
         yield self._happening(
             "step_finished", step=step.name, status=step.status, seconds=round(step.seconds, 2), budget=step.budget
         )
@@ -105,18 +100,16 @@ class Progress:
         else:
             self.ending.succeeded(values)
         if self._current:
-            self._current.detail = f"{data['host']}: {data['task']}"
+            self._current.acted = True
             self._current.status = "failed" if failed else self._current.status
         if values.get("directory") and values.get("run"):
             opened = {key: values[key] for key in ("status", "owner", "approved_by", "directory")}
             yield self._happening("opened", run=values["run"]["id"], **opened)
         if "plan" in values and "summary" in values:
-            self.plan = {key: values[key] for key in ("plan", "hash", "pinned", "summary")}
-            yield self._happening("plan", **self.plan)
-        if "sql" in values and "at_risk" in values and values.get("undone") and not self.schema:
-            self.schema = {key: values[key] for key in ("undone", "at_risk", "sql", "archive")}
-            yield self._happening("schema", **self.schema)
+            yield self._happening("plan", **{key: values[key] for key in ("plan", "hash", "pinned", "summary")})
+        if "sql" in values and "at_risk" in values and values.get("undone") and not self._schema_told:
+            self._schema_told = True
+            yield self._happening("schema", **{key: values[key] for key in ("undone", "at_risk", "sql", "archive")})
         if "results" in values and "passes" in values:
-            self.checks = values["results"]
             yield self._happening("checks", host=data["host"], passed=values["passed"], results=values["results"])
         yield self._happening("task", host=data["host"], task=data["task"], status=status)

@@ -4,23 +4,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.marketsage.rollback.wrapper.progress import Happening
+from ansible_collections.marketsage.rollback.wrapper.progress import Happening, Step
 
 _DETAILS = 3
-
-
-@dataclass
-class Step:
-    """One step of the procedure: seconds it may take, and what became of it; skipped is one that had nothing to do."""
-
-    name: str
-    budget: int
-    status: str = "waiting"
-    seconds: float = 0.0
-    began: float = field(default=0.0, repr=False)
 
 
 class Scene:
@@ -32,9 +20,7 @@ class Scene:
         self.steps: list[Step] = []
         self.plan: dict[str, Any] = {}
         self.schema: dict[str, Any] = {}
-        self.checks: list[dict[str, Any]] = []
         self.run: str | None = None
-        self.approved_by: str | None = None
         self.awaited = ""
         self.details: deque[str] = deque(maxlen=_DETAILS)
         self.exit_code: int | None = None
@@ -63,16 +49,13 @@ class Scene:
         self.steps = [Step(name, budget) for name, budget in happening["steps"].items()]
 
     def _opened(self, happening: Happening) -> None:
-        self.run, self.approved_by = happening["run"], happening["approved_by"]
+        self.run = happening["run"]
 
     def _plan(self, happening: Happening) -> None:
         self.plan = happening
 
     def _schema(self, happening: Happening) -> None:
         self.schema = happening
-
-    def _checks(self, happening: Happening) -> None:
-        self.checks = happening["results"]
 
     def _step_started(self, happening: Happening) -> None:
         step = self._step(happening)

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import re
 import subprocess
 import sys
@@ -12,26 +11,12 @@ from typing import Any
 import click
 from ansible_collections.marketsage.rollback.plugins.module_utils import validate
 from ansible_collections.marketsage.rollback.wrapper import completion, policy
-from ansible_collections.marketsage.rollback.wrapper.commands import options
+from ansible_collections.marketsage.rollback.wrapper.commands import answers, options
 from ansible_collections.marketsage.rollback.wrapper.commands.options import INVENTORY, JSON, REASON
 
 # ruff: noqa: PLC0415
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
-
-
-def _ask(playbook: str, inventory: Path, variables: dict[str, Any], check: bool = False) -> dict[str, Any]:
-    """What a playbook returned; ends here where it failed."""
-    from ansible_collections.marketsage.rollback.wrapper import operation
-
-    found, code = operation.ask(playbook, inventory, variables, check)
-    if code:
-        sys.exit(code)
-    return found
-
-
-def _say(result: dict[str, Any], as_json: bool, text: str) -> None:
-    click.echo(json.dumps({"version": 1, **result}) if as_json else text)
 
 
 @click.command()
@@ -48,7 +33,7 @@ def approve(plan_hash: str, key: Path, inventory: Path, as_json: bool, **said: A
 
     if not re.fullmatch(r"[0-9a-f]{8,64}", plan_hash):
         raise click.BadParameter("plan: give at least the first 8 digits of the plan's hash")
-    found = _ask("proposals.yml", inventory, {}, check=True)
+    found = answers.answer("proposals.yml", inventory, check=True)
     proposal = next((one for one in found["proposals"] if one["hash"].startswith(plan_hash)), None)
     if proposal is None:
         raise click.BadParameter(f"plan: nobody has asked for an approval of {plan_hash}")
@@ -60,7 +45,7 @@ def approve(plan_hash: str, key: Path, inventory: Path, as_json: bool, **said: A
     document = approval.document(proposal["hash"], approver, policy.approval_valid_for())
     path = said["output"] or Path(found["approvals"]) / f"{proposal['hash']}.json"
     _sign(path, document, key)
-    _say({"event": "approved", "file": str(path)}, as_json, f"approved: {path}")
+    answers.say(as_json, f"approved: {path}", event="approved", file=str(path))
 
 
 def _sign(path: Path, document: str, key: Path) -> None:
@@ -92,9 +77,9 @@ def mark(release: str, mark: str, inventory: Path, as_json: bool, **said: str) -
         "reason": options.checked(validate.reason, said["reason"]),
         "service": said["service"],
     }
-    found = _ask("mark.yml", inventory, variables)
+    found = answers.answer("mark.yml", inventory, check=False, **variables)
     told = {key: found[key] for key in ("service", "commit", "mark")}
-    _say({"event": "marked", **told}, as_json, f"{told['service']} {told['commit'][:12]} is {mark}")
+    answers.say(as_json, f"{told['service']} {told['commit'][:12]} is {mark}", event="marked", **told)
 
 
 @click.command()
@@ -106,15 +91,16 @@ def mark(release: str, mark: str, inventory: Path, as_json: bool, **said: str) -
 def freeze(reason: str | None, duration: str, check: bool, inventory: Path, as_json: bool) -> None:
     """Hold deploys back, Railway's automatic ones included."""
     if check:
-        _ask("may_deploy.yml", inventory, {})
-        _say({"event": "may_deploy"}, as_json, "nothing holds deploys back")
+        answers.answer("may_deploy.yml", inventory, check=False)
+        answers.say(as_json, "nothing holds deploys back", event="may_deploy")
         return
     said = re.fullmatch(r"(\d{1,5})([mhd])", duration)
     if not said:
         raise click.BadParameter(f"for: {duration!r} is not a time such as 90m, 2h or 1d")
     seconds = int(said[1]) * _UNITS[said[2]]
-    _ask("freeze.yml", inventory, {"reason": options.checked(validate.reason, reason), "seconds": seconds})
-    _say({"event": "frozen", "seconds": seconds}, as_json, f"deploys are frozen for {duration}")
+    why = options.checked(validate.reason, reason)
+    answers.answer("freeze.yml", inventory, check=False, reason=why, seconds=seconds)
+    answers.say(as_json, f"deploys are frozen for {duration}", event="frozen", seconds=seconds)
 
 
 @click.command()
@@ -122,5 +108,5 @@ def freeze(reason: str | None, duration: str, check: bool, inventory: Path, as_j
 @JSON
 def unfreeze(inventory: Path, as_json: bool) -> None:
     """Let deploys go on, Railway's automatic ones included."""
-    _ask("unfreeze.yml", inventory, {})
-    _say({"event": "unfrozen"}, as_json, "deploys may go on")
+    answers.answer("unfreeze.yml", inventory, check=False)
+    answers.say(as_json, "deploys may go on", event="unfrozen")

@@ -1,12 +1,12 @@
 """Commands that write or read documents: the runbook, a check of one, the report of a run."""
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import click
 from ansible_collections.marketsage.rollback.wrapper import policy
+from ansible_collections.marketsage.rollback.wrapper.commands import answers
 from ansible_collections.marketsage.rollback.wrapper.commands.options import JSON
 
 # What renders is imported where it is used, so that --help stays quick.
@@ -40,7 +40,7 @@ def lint(document: Path, as_json: bool) -> None:
     except UnicodeDecodeError:
         raise click.BadParameter(f"RUNBOOK.md: {document} is no text in UTF-8") from None
     if as_json:
-        click.echo(json.dumps({"version": 1, "findings": found}))
+        answers.print_json(findings=found)
     for one in [] if as_json else found:
         click.echo(f"{document}:{one['line']}: {one['command']}\n    {one['said']}\n    instead: {one['instead']}")
     sys.exit(5 if found else 0)

@@ -1,28 +1,16 @@
 """Commands that only look: at what is live, at the record, at who is on call, at what is wrong."""
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 from ansible_collections.marketsage.rollback.plugins.module_utils import validate
 from ansible_collections.marketsage.rollback.wrapper import completion
-from ansible_collections.marketsage.rollback.wrapper.commands import options
+from ansible_collections.marketsage.rollback.wrapper.commands import answers, options
 from ansible_collections.marketsage.rollback.wrapper.commands.options import INVENTORY, JSON, RUN
 
 # ruff: noqa: PLC0415
-
-
-def _read(playbook: str, inventory: Path, check: bool = True, **variables: Any) -> tuple[dict[str, Any], int]:
-    from ansible_collections.marketsage.rollback.wrapper import operation
-
-    return operation.ask(playbook, inventory, variables, check)
-
-
-def _print(found: dict[str, Any]) -> None:
-    print(json.dumps({"version": 1, **found}))
 
 
 @click.command()
@@ -32,12 +20,12 @@ def status(inventory: Path, as_json: bool) -> None:
     """Show what is live, what could be restored, and who holds the lock; change nothing."""
     from ansible_collections.marketsage.rollback.wrapper import overview
 
-    read, code = _read("status.yml", inventory)
+    read, code = answers.ask("status.yml", inventory, check=True)
     found = read.get("rollback_overview") or {}
     if found:
         completion.remember(inventory, runs=found["runs"], releases=overview.names(found))
     if as_json:
-        _print(found)
+        answers.print_json(**found)
     elif found:
         overview.show(found)
     else:
@@ -52,10 +40,8 @@ def assess(inventory: Path, as_json: bool) -> None:
     """Say how bad it is, whether the last deploy is the likely cause, and what to type."""
     from ansible_collections.marketsage.rollback.wrapper import assessment
 
-    found, code = _read("assess.yml", inventory, check=False)
-    if code:
-        sys.exit(code)
-    _print(assessment.told(found)) if as_json else assessment.show(found)
+    found = answers.answer("assess.yml", inventory, check=False)
+    answers.print_json(**assessment.told(found)) if as_json else assessment.show(found)
 
 
 @click.command()
@@ -65,11 +51,9 @@ def history(inventory: Path, as_json: bool) -> None:
     """List every run: who, why, how it ended, how long it took."""
     from ansible_collections.marketsage.rollback.wrapper import record
 
-    found, code = _read("record.yml", inventory)
-    if code:
-        sys.exit(code)
+    found = answers.answer("record.yml", inventory, check=True)
     completion.remember(inventory, runs=[run["run"] for run in found["runs"]])
-    _print({"runs": found["runs"]}) if as_json else record.show_list(found["runs"])
+    answers.print_json(runs=found["runs"]) if as_json else record.show_list(found["runs"])
 
 
 @click.command()
@@ -81,10 +65,8 @@ def show(run_id: str, inventory: Path, as_json: bool) -> None:
     from ansible_collections.marketsage.rollback.wrapper import record
 
     options.procedure_of(run_id)
-    found, code = _read("record.yml", inventory, record_state="shown", run_id=run_id)
-    if code:
-        sys.exit(code)
-    _print(found["shown"]) if as_json else record.show_run(found["shown"])
+    found = answers.answer("record.yml", inventory, check=True, record_state="shown", run_id=run_id)
+    answers.print_json(**found["shown"]) if as_json else record.show_run(found["shown"])
 
 
 @click.command()
@@ -96,9 +78,9 @@ def verify(service: str, inventory: Path, as_json: bool) -> None:
     from ansible_collections.marketsage.rollback.wrapper import record
 
     said = {} if service == "full_system" else {"service": options.checked(validate.identifier, service, "service")}
-    found, code = _read("health_check.yml", inventory, check=False, **said)
+    found, code = answers.ask("health_check.yml", inventory, check=False, **said)
     results = found["checks"]
-    _print({"passed": code == 0, "results": results}) if as_json else record.show_checks(results)
+    answers.print_json(passed=code == 0, results=results) if as_json else record.show_checks(results)
     sys.exit(code)
 
 
@@ -109,9 +91,9 @@ def oncall(inventory: Path, as_json: bool) -> None:
     """Show who is on call and how to reach them."""
     from ansible_collections.marketsage.rollback.wrapper import record
 
-    found, code = _read("oncall.yml", inventory)
+    found, code = answers.ask("oncall.yml", inventory, check=True)
     people = found.get("rollback_on_call", {})
-    _print({"people": people}) if as_json else record.show_people(people)
+    answers.print_json(people=people) if as_json else record.show_people(people)
     sys.exit(code)
 
 
@@ -122,9 +104,9 @@ def doctor(inventory: Path, as_json: bool) -> None:
     """Say whether everything that a P0 needs is there without the internet; exit with 5 if something is not."""
     from ansible_collections.marketsage.rollback.wrapper import record
 
-    found, code = _read("doctor.yml", inventory)
+    found, code = answers.ask("doctor.yml", inventory, check=True)
     results = found.get("examined", [])
-    _print({"results": results}) if as_json else record.show_checks(results)
+    answers.print_json(results=results) if as_json else record.show_checks(results)
     sys.exit(code or (5 if any(result["status"] == "failed" for result in results) else 0))
 
 
@@ -138,8 +120,5 @@ def audit() -> None:
 @JSON
 def audit_verify(inventory: Path, as_json: bool) -> None:
     """Verify the record of every run; exit with 30 where it is not what was written."""
-    found, code = _read("record.yml", inventory, record_state="audited")
-    if code:
-        sys.exit(code)
-    runs = found["runs"]
-    _print({"runs": runs}) if as_json else click.echo(f"{len(runs)} runs: each record is what was written")
+    runs = answers.answer("record.yml", inventory, check=True, record_state="audited")["runs"]
+    answers.say(as_json, f"{len(runs)} runs: each record is what was written", runs=runs)

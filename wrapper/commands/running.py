@@ -8,7 +8,7 @@ from typing import Any
 import click
 from ansible_collections.marketsage.rollback.plugins.module_utils import validate
 from ansible_collections.marketsage.rollback.wrapper import completion, policy
-from ansible_collections.marketsage.rollback.wrapper.commands import options
+from ansible_collections.marketsage.rollback.wrapper.commands import answers, options
 from ansible_collections.marketsage.rollback.wrapper.commands.options import INVENTORY, JSON, REASON, RUN, WORDS
 
 # Everything else is imported where it is used, so that --help stays quick.
@@ -93,10 +93,11 @@ def run(service: str, yes: bool, inventory: Path, as_json: bool, **said: Any) ->
 
 
 def _show_evaluation(inventory: Path) -> None:
-    from ansible_collections.marketsage.rollback.wrapper import assessment, operation
+    from ansible_collections.marketsage.rollback.wrapper import assessment
 
-    found, _code = operation.ask("assess.yml", inventory, {})
-    assessment.show(found)
+    found, code = answers.ask("assess.yml", inventory, check=False)
+    if not code:  # otherwise it was said why, and the plan is shown all the same
+        assessment.show(found)
 
 
 def _agreed(service: str, inventory: Path, variables: dict[str, Any], how: str, as_json: bool) -> str:
@@ -121,10 +122,13 @@ def _choose(inventory: Path) -> None:
         click.echo("Nothing was changed. Fix forward, and come back if that takes too long.")
         sys.exit(130)
     if choice == "d":
-        from ansible_collections.marketsage.rollback.wrapper import operation
-
-        _found, code = operation.ask("disable_feature.yml", inventory, {}, check=False)
+        _found, code = answers.ask("disable_feature.yml", inventory, check=False)
         sys.exit(code)
+
+
+def _go_on(run_id: str, inventory: Path, as_json: bool, /, **variables: Any) -> None:
+    """Carry out the procedure of a run again, with what is asked of it; ends the command."""
+    sys.exit(_carry_out(options.procedure_of(run_id), inventory, variables, False, as_json).exit_code)
 
 
 @click.command()
@@ -134,9 +138,8 @@ def _choose(inventory: Path) -> None:
 @JSON
 def resume(run_id: str, words: tuple[str, ...], inventory: Path, as_json: bool) -> None:
     """Go on with your interrupted or held RUN, with the plan that it pinned."""
-    procedure = options.procedure_of(run_id)
-    variables = {"run_id": run_id, **options.said_words(procedure, words)}
-    sys.exit(_carry_out(procedure, inventory, variables, False, as_json).exit_code)
+    said = options.said_words(options.procedure_of(run_id), words)
+    _go_on(run_id, inventory, as_json, run_id=run_id, **said)
 
 
 @click.command()
@@ -146,9 +149,7 @@ def resume(run_id: str, words: tuple[str, ...], inventory: Path, as_json: bool) 
 @JSON
 def takeover(run_id: str, reason: str, inventory: Path, as_json: bool) -> None:
     """Go on with the open RUN of somebody else; what drives it still can change nothing more."""
-    procedure = options.procedure_of(run_id)
-    variables = {"run_id": run_id, "takeover": options.checked(validate.reason, reason)}
-    sys.exit(_carry_out(procedure, inventory, variables, False, as_json).exit_code)
+    _go_on(run_id, inventory, as_json, run_id=run_id, takeover=options.checked(validate.reason, reason))
 
 
 @click.command()
@@ -157,8 +158,7 @@ def takeover(run_id: str, reason: str, inventory: Path, as_json: bool) -> None:
 @JSON
 def abort(run_id: str, inventory: Path, as_json: bool) -> None:
     """Go back from the open RUN to where it started, with a gate of its own; then exit with 21."""
-    procedure = options.procedure_of(run_id)
-    sys.exit(_carry_out(procedure, inventory, {"abort": run_id}, False, as_json).exit_code)
+    _go_on(run_id, inventory, as_json, abort=run_id)
 
 
 @click.command()
@@ -169,11 +169,8 @@ def abort(run_id: str, inventory: Path, as_json: bool) -> None:
 @JSON
 def undo(run_id: str, reason: str, severity: str, inventory: Path, as_json: bool) -> None:
     """Go forward again from RUN, which is done, with a plan and a gate of its own."""
-    procedure = options.procedure_of(run_id)
-    variables = {"undo": run_id, "reason": options.checked(validate.reason, reason)}
-    if severity:
-        variables["severity"] = options.checked(validate.severity, severity)
-    sys.exit(_carry_out(procedure, inventory, variables, False, as_json).exit_code)
+    graded = {"severity": options.checked(validate.severity, severity)} if severity else {}
+    _go_on(run_id, inventory, as_json, undo=run_id, reason=options.checked(validate.reason, reason), **graded)
 
 
 @click.command()
@@ -185,7 +182,5 @@ def attach(run_id: str, inventory: Path, as_json: bool) -> None:
     from ansible_collections.marketsage.rollback.wrapper import operation
 
     options.procedure_of(run_id)
-    found, code = operation.ask("record.yml", inventory, {"record_state": "shown", "run_id": run_id})
-    if code:
-        sys.exit(code)
+    found = answers.answer("record.yml", inventory, check=True, record_state="shown", run_id=run_id)
     sys.exit(operation.follow_record(Path(found["shown"]["directory"]), as_json).exit_code)

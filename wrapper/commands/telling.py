@@ -1,25 +1,11 @@
 """Commands on what people are told: the outbox, and acknowledging a run."""
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
-from ansible_collections.marketsage.rollback.wrapper.commands import options
-
-VERSION = 1
-
-
-def _results(playbook: str, inventory: Path, variables: dict[str, Any]) -> dict[str, Any]:
-    """What the one task of a playbook returned; its failure ends the command."""
-    from ansible_collections.marketsage.rollback.wrapper import operation  # noqa: PLC0415
-
-    found, code = operation.ask(playbook, inventory, variables, check=False)
-    if code:
-        sys.exit(code)
-    return found
+from ansible_collections.marketsage.rollback.wrapper.commands import answers, options
 
 
 @click.group()
@@ -32,7 +18,7 @@ def outbox() -> None:
 @options.JSON
 def list_(inventory: Path, as_json: bool) -> None:
     """Show what waits, and why."""
-    _show(_results("outbox.yml", inventory, {}), as_json)
+    _show(answers.answer("outbox.yml", inventory, check=False), as_json)
 
 
 @outbox.command()
@@ -45,7 +31,7 @@ def send(message: str | None, inventory: Path, as_json: bool) -> None:
     A message that may have arrived already is only sent when it is named by its id as MESSAGE.
     """
     variables = {"outbox_state": "sent", **({"outbox_id": message} if message else {})}
-    _show(_results("outbox.yml", inventory, variables), as_json)
+    _show(answers.answer("outbox.yml", inventory, check=False, **variables), as_json)
 
 
 @outbox.command()
@@ -54,12 +40,13 @@ def send(message: str | None, inventory: Path, as_json: bool) -> None:
 @options.JSON
 def drop(message: str, inventory: Path, as_json: bool) -> None:
     """Give MESSAGE up: it did arrive, or nobody needs it any more."""
-    _show(_results("outbox.yml", inventory, {"outbox_state": "dropped", "outbox_id": message}), as_json)
+    variables = {"outbox_state": "dropped", "outbox_id": message}
+    _show(answers.answer("outbox.yml", inventory, check=False, **variables), as_json)
 
 
 def _show(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"version": VERSION, "waiting": found["waiting"], "settled": found["settled"]}))
+        answers.print_json(waiting=found["waiting"], settled=found["settled"])
         return
     for identifier in found["settled"]:
         print(f"settled: {identifier}")
@@ -85,5 +72,5 @@ def _show(found: dict[str, Any], as_json: bool) -> None:
 def ack(run_id: str, inventory: Path) -> None:
     """Say that you look after RUN, so that nobody else is woken."""
     options.procedure_of(run_id)
-    found = _results("acknowledge.yml", inventory, {"run_id": run_id})
+    found = answers.answer("acknowledge.yml", inventory, check=False, run_id=run_id)
     click.echo(f"{run_id}: {'you look after it' if found['changed'] else 'it has ended, or somebody has it already'}")

@@ -1,0 +1,35 @@
+"""What a playbook answers to a command's question, and how the command says it."""
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+_VERSION = 1
+
+
+def ask(playbook: str, inventory: Path, /, *, check: bool, **variables: Any) -> tuple[dict[str, Any], int]:
+    """What the tasks of a playbook returned, and its exit code; a failure was said on stderr."""
+    from ansible_collections.marketsage.rollback.wrapper import operation  # noqa: PLC0415  so that --help stays quick
+
+    return operation.ask(playbook, inventory, variables, check)
+
+
+def answer(playbook: str, inventory: Path, /, *, check: bool, **variables: Any) -> dict[str, Any]:
+    """The same of a playbook without whose answer the command cannot go on: it ends here where that failed."""
+    found, code = ask(playbook, inventory, check=check, **variables)
+    if code:
+        sys.exit(code)
+    return found
+
+
+def print_json(**told: Any) -> None:
+    click.echo(json.dumps({"version": _VERSION, **told}))
+
+
+def say(as_json: bool, text: str, /, **told: Any) -> None:
+    """One line for a human, or the same as JSON."""
+    print_json(**told) if as_json else click.echo(text)
