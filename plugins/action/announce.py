@@ -11,7 +11,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils import steps, 
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control, process_start
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused, RollbackError
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import write_atomically
-from ansible_collections.marketsage.rollback.plugins.module_utils.journal import canonical, now
+from ansible_collections.marketsage.rollback.plugins.module_utils.journal import canonical, later, now
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import announcing, control_action, courier
 from jinja2 import TemplateError
 
@@ -42,7 +42,7 @@ def begin(arguments: dict[str, Any]) -> dict[str, Any]:
             "fence": held["fence"],
             "driver": {"pid": os.getppid(), "started": process_start(os.getppid())},
             "began": held["since"],
-            "eta": announcing.later(expected or severity["response_time"]),
+            "eta": later(expected or severity["response_time"]),
             "channels": channels,
             "oncall": arguments["oncall"],
             "boxes": settings["boxes"],

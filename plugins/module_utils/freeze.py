@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import Unknown
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import locked, read_json, write_atomically
-from ansible_collections.marketsage.rollback.plugins.module_utils.journal import now
+from ansible_collections.marketsage.rollback.plugins.module_utils.journal import later, now
 
 _LOCK_SECONDS = 10
 
@@ -37,7 +36,7 @@ def active(path: str) -> list[dict[str, Any]]:
 
 def put(path: str, name: str, *, by: str, reason: str, seconds: int | None) -> dict[str, Any]:
     """Hold deploys back for `seconds`, or until the run ends that this is for."""
-    until = None if seconds is None else _later(seconds)
+    until = None if seconds is None else later(seconds)
     entry = {"by": by, "reason": reason, "since": now(), "until": until}
     with locked(f"{path}.lock", _LOCK_SECONDS):
         _write(path, {**load(path), name: entry})
@@ -49,11 +48,6 @@ def lift(path: str, names: Iterable[str]) -> None:
     with locked(f"{path}.lock", _LOCK_SECONDS):
         gone = set(names)
         _write(path, {name: entry for name, entry in load(path).items() if name not in gone})
-
-
-def _later(seconds: int) -> str:
-    moment = datetime.now(timezone.utc) + timedelta(seconds=seconds)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _write(path: str, entries: dict[str, Any]) -> None:

@@ -59,14 +59,8 @@ def _finite(pairs: list[tuple[dict[str, str], list[Any]]]) -> list[Sample]:
 
 
 def _ask(url: str, what: str, parameters: dict[str, Any], timeout: float) -> Any:
-    """The data of an answer; Unknown where there is none, BadInput where Prometheus does not understand the query."""
-    address = f"{url.rstrip('/')}/api/v1/{what}?{urlencode(parameters)}"
-    try:
-        answer = api.request("GET", address, timeout=timeout, expect=(200, 400, 422)).json()
-    except BadInput:
-        raise
-    except RollbackError as error:
-        raise Unknown(f"Prometheus could not be asked: {error}") from None
+    """The data of a query's answer; BadInput where Prometheus does not understand the query."""
+    answer = _told(url, f"{what}?{urlencode(parameters)}", timeout, expect=(200, 400, 422))
     if answer["status"] != "success":
         raise BadInput(f"Prometheus refused the query {parameters['query']}: {answer['error']}")
     return answer["data"]
@@ -74,13 +68,13 @@ def _ask(url: str, what: str, parameters: dict[str, Any], timeout: float) -> Any
 
 def targets(url: str, timeout: float = _TIMEOUT) -> list[dict[str, Any]]:
     """Every target that is scraped: labels, health, lastScrape, lastError."""
-    active: list[dict[str, Any]] = _told(url, "targets?state=active", timeout)["activeTargets"]
+    active: list[dict[str, Any]] = _told(url, "targets?state=active", timeout)["data"]["activeTargets"]
     return active
 
 
 def configured_since(url: str, timeout: float = _TIMEOUT) -> float | None:
     """Since when Prometheus runs with the configuration that it has; None where the newest was not taken."""
-    told = _told(url, "status/runtimeinfo", timeout)
+    told = _told(url, "status/runtimeinfo", timeout)["data"]
     if not told["reloadConfigSuccess"]:
         return None
     return max(seconds_of(told[name]) for name in ("startTime", "lastConfigTime"))
@@ -95,11 +89,13 @@ def seconds_of(text: str) -> float:
     return moment.timestamp() + float(f"0.{digits or 0}")
 
 
-def _told(url: str, what: str, timeout: float) -> dict[str, Any]:
+def _told(url: str, what: str, timeout: float, expect: tuple[int, ...] = (200,)) -> dict[str, Any]:
+    """The whole answer; Unknown where there is none."""
+    address = f"{url.rstrip('/')}/api/v1/{what}"
     try:
-        data: dict[str, Any] = api.request("GET", f"{url.rstrip('/')}/api/v1/{what}", timeout=timeout).json()["data"]
+        answer: dict[str, Any] = api.request("GET", address, timeout=timeout, expect=expect).json()
     except BadInput:
         raise
     except RollbackError as error:
         raise Unknown(f"Prometheus could not be asked: {error}") from None
-    return data
+    return answer

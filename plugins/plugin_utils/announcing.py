@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -212,9 +212,3 @@ def _render(template: str, values: dict[str, Any]) -> str:
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["clock"] = lambda moment: f"{datetime.fromisoformat(moment):%H:%M:%S} UTC"
     return environment.from_string(template).render(values).strip()
-
-
-def later(seconds: float) -> str:
-    """The time in so many seconds, as the journal writes it."""
-    moment = datetime.now(UTC) + timedelta(seconds=seconds)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
