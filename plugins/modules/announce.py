@@ -56,21 +56,16 @@ options:
       - The directory of C(announcement.txt.j2) and C(summary.txt.j2). Required with O(state=begun).
     type: path
 attributes:
-  action:
-    description: Runs on the controller.
-    support: full
   check_mode:
     description: In check mode nothing is written or sent.
     support: full
   diff_mode:
     description: It has no state to show.
     support: none
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 author:
   - MarketSage (@marketsage)
+extends_documentation_fragment:
+  - marketsage.rollback.controller
 """
 
 EXAMPLES = r"""

@@ -94,22 +94,6 @@ options:
     description: Whether a proof that fails fails the task.
     type: bool
     default: true
-  run:
-    description: The open run that this change belongs to. Required where something is to be changed.
-    type: dict
-    suboptions:
-      id:
-        description: Id of the run.
-        type: str
-        required: true
-      fence:
-        description: Fencing number of the run.
-        type: int
-        required: true
-      state_dir:
-        description: Directory on this host for the lock, the highest fencing number seen and the journal.
-        type: path
-        required: true
 attributes:
   check_mode:
     description: Validates, and says which services it would touch.
@@ -121,6 +105,8 @@ attributes:
     description: Runs on the host with the checkout.
     platforms: posix
     support: full
+extends_documentation_fragment:
+  - marketsage.rollback.run
 """
 
 EXAMPLES = r"""

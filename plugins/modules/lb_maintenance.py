@@ -45,22 +45,6 @@ options:
     description: Take a page away, or make it this run's, although somebody else, or nobody known, put it up.
     type: bool
     default: false
-  run:
-    description: The open run that makes the change. Required unless nothing is to be changed.
-    type: dict
-    suboptions:
-      id:
-        description: The run's id.
-        type: str
-        required: true
-      fence:
-        description: The run's fencing number.
-        type: int
-        required: true
-      state_dir:
-        description: Directory on this host for lock, fence and journal.
-        type: path
-        required: true
   record_file:
     description:
       - JSON file that remembers who put the page up.
@@ -192,6 +176,8 @@ attributes:
 notes:
   - Putting the page up is the one change that is made even where the journal, the lock or the map file cannot be
     written, for example on a full disk. It warns instead.
+extends_documentation_fragment:
+  - marketsage.rollback.run
 """
 
 EXAMPLES = r"""

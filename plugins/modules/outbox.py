@@ -32,21 +32,16 @@ options:
     type: dict
     default: {}
 attributes:
-  action:
-    description: Runs on the controller.
-    support: full
   check_mode:
     description: In check mode nothing is sent or dropped.
     support: full
   diff_mode:
     description: It has no state to show.
     support: none
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 author:
   - MarketSage (@marketsage)
+extends_documentation_fragment:
+  - marketsage.rollback.controller
 """
 
 EXAMPLES = r"""

@@ -63,22 +63,6 @@ options:
     description: Variables for the C(pm2) command, such as a E(PATH) that has node in it.
     type: dict
     default: {}
-  run:
-    description: The open run that this change belongs to. Not needed where nothing is to be changed.
-    type: dict
-    suboptions:
-      id:
-        description: The run's id.
-        type: str
-        required: true
-      fence:
-        description: The run's fencing number.
-        type: int
-        required: true
-      state_dir:
-        description: Where this host keeps its lock, the fencing number it has seen, and the journal.
-        type: path
-        required: true
 attributes:
   check_mode:
     description: Reads the daemon and reports what would be restarted; never starts a daemon.
@@ -90,6 +74,8 @@ attributes:
     description: Needs C(/proc) to prove which release a process runs.
     platforms: linux
     support: full
+extends_documentation_fragment:
+  - marketsage.rollback.run
 """
 
 EXAMPLES = r"""

@@ -81,22 +81,6 @@ options:
         applied, without overwriting anything newer. What was brought back once is not again. The archive is kept.
       - Refused where nothing of it has a place in the database as it is.
     type: str
-  run:
-    description: The open run, as RV(marketsage.rollback.rollback_run#module:run) gives it; a change needs one.
-    type: dict
-    suboptions:
-      id:
-        description: The run's id. The archive is named after it.
-        type: str
-        required: true
-      fence:
-        description: Its fencing number.
-        type: int
-        required: true
-      state_dir:
-        description: Directory of this host's lock and journal.
-        type: path
-        required: true
 attributes:
   check_mode:
     description: Everything is worked out and nothing is changed.
@@ -108,6 +92,8 @@ attributes:
     description: Where it runs.
     support: full
     platforms: posix
+extends_documentation_fragment:
+  - marketsage.rollback.run
 """
 
 EXAMPLES = r"""
@@ -223,7 +209,9 @@ at_risk:
       description: Rows of the table, values of the column that are not null, or rows with a value that goes.
       type: int
 archive:
-  description: The schema with what was set aside by this run; in check mode, how it would be called. Null without any.
+  description:
+    - The schema, named after the run, with what was set aside by it; in check mode, how it would be called.
+    - Null without any.
   returned: when O(state=rolled_back)
   type: str
 archived:

@@ -16,29 +16,6 @@ options:
     description: Whether a push is shipped by itself.
     type: bool
     required: true
-  api_url:
-    description: Railway's GraphQL API.
-    type: str
-    default: https://backboard.railway.com/graphql/v2
-  token_file:
-    description: File, readable by its owner alone, with the token.
-    type: path
-    required: true
-  token_type:
-    description: V(project) for the token of one environment, V(account) for that of an account or workspace.
-    type: str
-    choices: [account, project]
-    required: true
-  project:
-    description: Name or id of the project. A project token brings it along.
-    type: str
-  environment:
-    description: Name or id of the environment. A project token brings it along.
-    type: str
-  service:
-    description: Name or id of the service.
-    type: str
-    required: true
   timeout:
     description: Seconds that everything may take.
     type: int
@@ -47,22 +24,6 @@ options:
     description: Seconds between two looks; at most O(timeout).
     type: float
     default: 5
-  run:
-    description: What the change belongs to, as RV(marketsage.rollback.rollback_run#module:run) gives it.
-    type: dict
-    suboptions:
-      id:
-        description: The run's id.
-        type: str
-        required: true
-      fence:
-        description: Its fencing number.
-        type: int
-        required: true
-      state_dir:
-        description: Directory of this host's lock and journal.
-        type: path
-        required: true
 attributes:
   check_mode:
     description: Reads and switches nothing.
@@ -74,6 +35,9 @@ attributes:
     description: Where it runs.
     support: full
     platforms: posix
+extends_documentation_fragment:
+  - marketsage.rollback.railway
+  - marketsage.rollback.run
 """
 
 EXAMPLES = r"""

@@ -16,31 +16,6 @@ description:
   - A command that failed or was interrupted may have shipped all the same; that is found out by reading Railway's list.
   - What is live already, or under way, is not shipped again.
 options:
-  api_url:
-    description: Railway's GraphQL endpoint.
-    type: str
-    default: https://backboard.railway.com/graphql/v2
-  token_file:
-    description: File (mode 0600, owned by the user of the task) that holds the token.
-    type: path
-    required: true
-  token_type:
-    description:
-      - What the token is. V(account) covers account and workspace tokens.
-      - A V(project) token belongs to one environment of one project and brings both along.
-    type: str
-    choices: [account, project]
-    required: true
-  project:
-    description: Name or id of the project. Required with an account token; with a project token it is checked.
-    type: str
-  environment:
-    description: Name or id of the environment. Required with an account token; with a project token it is checked.
-    type: str
-  service:
-    description: Name or id of the service.
-    type: str
-    required: true
   commit:
     description: The full commit of the release.
     type: str
@@ -66,22 +41,6 @@ options:
     description: Longest pause in seconds between two looks; they begin at a fifth of it.
     type: float
     default: 5
-  run:
-    description: The open run that this change belongs to. Required where something is to be changed.
-    type: dict
-    suboptions:
-      id:
-        description: Id of the run.
-        type: str
-        required: true
-      fence:
-        description: Fencing number of the run.
-        type: int
-        required: true
-      state_dir:
-        description: Directory on this host for the lock, the highest fencing number seen and the journal.
-        type: path
-        required: true
 attributes:
   check_mode:
     description: Says whether it would be shipped; the command is not run.
@@ -93,6 +52,9 @@ attributes:
     description: Runs wherever Railway's API can be reached.
     platforms: posix
     support: full
+extends_documentation_fragment:
+  - marketsage.rollback.railway
+  - marketsage.rollback.run
 """
 
 EXAMPLES = r"""

@@ -79,22 +79,6 @@ options:
     description: Seconds for the whole work.
     type: int
     default: 60
-  run:
-    description: The open run this belongs to, as M(marketsage.rollback.rollback_run) returned it. Needed for a change.
-    type: dict
-    suboptions:
-      id:
-        description: The run's id.
-        type: str
-        required: true
-      fence:
-        description: The run's fencing number.
-        type: int
-        required: true
-      state_dir:
-        description: Directory on this host for the lock, the journal and the fence.
-        type: path
-        required: true
 attributes:
   check_mode:
     description: Counts what would be ended.
@@ -106,6 +90,8 @@ attributes:
     description: Where it runs.
     support: full
     platforms: posix
+extends_documentation_fragment:
+  - marketsage.rollback.run
 """
 
 EXAMPLES = r"""

@@ -15,7 +15,7 @@ description:
   - V(built) makes a release from a bare repository where this host has no complete one yet. The commands run in a fresh
     working tree beside the releases; what failed or was killed is never seen among them.
   - V(live) points the link C(current) at a release by one atomic rename, and adds a line to C(revisions.jsonl).
-  - V(marked) notes on the control host that a release is known to be good or bad.
+  - V(marked) notes on the control host that a release is known to be good or bad. It needs no O(run).
 options:
   state:
     description: What is wanted.
@@ -90,22 +90,6 @@ options:
   reason:
     description: Why, in one line.
     type: str
-  run:
-    description: The open run that a change belongs to. Not needed where nothing is to be changed, nor for V(marked).
-    type: dict
-    suboptions:
-      id:
-        description: The run's id.
-        type: str
-        required: true
-      fence:
-        description: The run's fencing number.
-        type: int
-        required: true
-      state_dir:
-        description: Where this host keeps its lock, the fencing number it has seen, and the journal.
-        type: path
-        required: true
 attributes:
   check_mode:
     description: Says what would be built, switched or marked. A ref is resolved, nothing is built.
@@ -117,6 +101,8 @@ attributes:
     description: Needs symbolic links that are replaced atomically.
     platforms: posix
     support: full
+extends_documentation_fragment:
+  - marketsage.rollback.run
 """
 
 EXAMPLES = r"""

@@ -40,22 +40,11 @@ options:
     type: list
     elements: dict
     default: []
-attributes:
-  action:
-    description: Runs on the controller.
-    support: full
-  check_mode:
-    description: It only reads.
-    support: full
-  diff_mode:
-    description: It changes nothing.
-    support: none
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 author:
   - MarketSage (@marketsage)
+extends_documentation_fragment:
+  - marketsage.rollback.controller
+  - marketsage.rollback.controller.reads
 """
 
 EXAMPLES = r"""

@@ -57,22 +57,6 @@ options:
     description: Seconds after which git is killed.
     type: int
     default: 60
-  run:
-    description: The open run that a change belongs to. Not needed where nothing is to be changed.
-    type: dict
-    suboptions:
-      id:
-        description: The run's id.
-        type: str
-        required: true
-      fence:
-        description: The run's fencing number.
-        type: int
-        required: true
-      state_dir:
-        description: Where this host keeps its lock, the fencing number it has seen, and the journal.
-        type: path
-        required: true
 attributes:
   check_mode:
     description: Says whether the branch would be made; what would be committed is worked out all the same.
@@ -84,6 +68,8 @@ attributes:
     description: Needs git.
     platforms: posix
     support: full
+extends_documentation_fragment:
+  - marketsage.rollback.run
 """
 
 EXAMPLES = r"""

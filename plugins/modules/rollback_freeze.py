@@ -32,21 +32,16 @@ options:
     type: int
     default: 86400
 attributes:
-  action:
-    description: Runs on the controller.
-    support: full
   check_mode:
     description: Says what would change.
     support: full
   diff_mode:
     description: The freeze is shown by the status.
     support: none
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 author:
   - MarketSage (@marketsage)
+extends_documentation_fragment:
+  - marketsage.rollback.controller
 """
 
 EXAMPLES = r"""

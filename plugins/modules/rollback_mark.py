@@ -39,21 +39,16 @@ options:
     type: dict
     required: true
 attributes:
-  action:
-    description: Runs on the controller.
-    support: full
   check_mode:
     description: Says whether the mark would change.
     support: full
   diff_mode:
     description: Shows the mark before and after.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 author:
   - MarketSage (@marketsage)
+extends_documentation_fragment:
+  - marketsage.rollback.controller
 """
 
 EXAMPLES = r"""

@@ -181,22 +181,11 @@ options:
   point_in_time:
     description: The time (ISO 8601, with its zone) of which it is taken, instead of now.
     type: str
-attributes:
-  action:
-    description: Runs on the controller.
-    support: full
-  check_mode:
-    description: Can run in check mode.
-    support: full
-  diff_mode:
-    description: It changes nothing.
-    support: none
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 author:
   - MarketSage (@marketsage)
+extends_documentation_fragment:
+  - marketsage.rollback.controller
+  - marketsage.rollback.controller.reads
 """
 
 EXAMPLES = r"""

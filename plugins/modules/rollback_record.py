@@ -25,22 +25,11 @@ options:
   run_id:
     description: The run. Required with O(state=shown).
     type: str
-attributes:
-  action:
-    description: Runs on the controller.
-    support: full
-  check_mode:
-    description: It only reads.
-    support: full
-  diff_mode:
-    description: It changes nothing.
-    support: none
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 author:
   - MarketSage (@marketsage)
+extends_documentation_fragment:
+  - marketsage.rollback.controller
+  - marketsage.rollback.controller.reads
 """
 
 EXAMPLES = r"""

@@ -101,21 +101,16 @@ options:
     type: bool
     default: false
 attributes:
-  action:
-    description: Runs on the controller.
-    support: full
   check_mode:
     description: In check mode nothing is locked or written.
     support: full
   diff_mode:
     description: The plan is what is to be looked at.
     support: none
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 author:
   - MarketSage (@marketsage)
+extends_documentation_fragment:
+  - marketsage.rollback.controller
 """
 
 EXAMPLES = r"""
