@@ -18,7 +18,7 @@ INVENTORY = """all:
   children: {backend: {hosts: {}}}
 """
 # What an execution environment has anyway, and what only the rollback command needs.
-COMMAND_LINE = ("ansible-core", "ansible-runner", "click", "pyyaml", "rich")
+COMMAND_LINE = ("ansible-core", "ansible-runner", "click", "pyyaml", "markdown-it-py", "rich")
 WORKSHOP = {"sandbox", "tests", "wrapper", "molecule", "benchmarks", "collections"}
 
 
