@@ -29,7 +29,6 @@ author:
 """
 
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -37,8 +36,8 @@ from ansible.plugins.callback import CallbackBase
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
 from ansible_collections.marketsage.rollback.plugins.module_utils.ending import UNKNOWN, Ending
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError
-from ansible_collections.marketsage.rollback.plugins.module_utils.steps import StepTimes
-from ansible_collections.marketsage.rollback.plugins.plugin_utils.announcing import Announcement, Steps
+from ansible_collections.marketsage.rollback.plugins.module_utils.steps import Steps
+from ansible_collections.marketsage.rollback.plugins.plugin_utils.announcing import Announcement
 from jinja2 import TemplateError
 
 
@@ -51,7 +50,6 @@ class CallbackModule(CallbackBase):
     def __init__(self) -> None:
         super().__init__()
         self.ending = Ending()
-        self.times = StepTimes(time.monotonic)
         self.in_step = False
         self.steps = Steps([])
         self.announcement: Announcement | None = None
@@ -64,7 +62,6 @@ class CallbackModule(CallbackBase):
         self.steps = Steps([play.get_name() for play in playbook.get_plays()])
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        self.times.enter(play.get_name())
         self.in_step = play.strategy not in ("linear", "ansible.builtin.linear")
         self._stop_if_asked(f"before the step {play.get_name()!r}")
         self.steps.enter(play.get_name())
@@ -78,7 +75,6 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_ok(self, result: Any) -> None:
         self.steps.result(ok=True)
         self.ending.succeeded(result.result)
-        self.times.worked()
         if announced := result.result.get("announced"):
             self.announcement = Announcement(announced["control_dir"], announced["run"])
 
@@ -94,9 +90,9 @@ class CallbackModule(CallbackBase):
         self.ending.failed(result.host.get_name(), result.result)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        if self.ending.directory:
-            self.times.keep(self.ending.directory)
         self.steps.leave()
+        if self.ending.directory:
+            self.steps.keep(self.ending.directory)
         self._end()
 
     def _stop_if_asked(self, where: str) -> None:

@@ -1,9 +1,10 @@
 # Copyright: (c) 2026, MarketSage
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""How long the steps of a run take: measured, kept with the run, and from earlier runs the estimate for the next."""
+"""How far a run has come and how long its steps take: kept with it, and of earlier runs the estimate for the next."""
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -16,30 +17,46 @@ _FILE = "steps.json"
 _RUNS = 5
 
 
-class StepTimes:
-    """Seconds spent in each step, in which anything was done, by the name of its play."""
+class Steps:
+    """How far a playbook has come: what became of each play, by name, and the seconds spent where anything was done.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    A play is waiting, running, done, skipped (it had nothing to do) or failed.
+    """
+
+    def __init__(self, names: list[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self.status = dict.fromkeys(names, "waiting")
         self.seconds: dict[str, float] = {}
         self._clock = clock
-        self._name = ""
+        self._current = ""
         self._began = 0.0
         self._worked = False
 
     def enter(self, name: str) -> None:
-        """A step begins, and the one before it ends."""
-        now = self._clock()
-        if self._worked:
-            self.seconds[self._name] = round(self.seconds.get(self._name, 0.0) + now - self._began, 2)
-        self._name, self._began, self._worked = name, now, False
+        """A play begins, which ends the one before; two plays of one name are one step."""
+        if name == self._current:
+            return
+        self.leave()
+        self._current, self._began, self._worked = name, self._clock(), False
+        self.status[name] = "running"
 
-    def worked(self) -> None:
-        """Something was done in this step."""
-        self._worked = True
+    def result(self, ok: bool) -> None:
+        """A task of the current play returned."""
+        if ok:
+            self._worked = True
+        else:
+            self.status[self._current] = "failed"
+
+    def leave(self) -> None:
+        """The current play has ended."""
+        name, self._current = self._current, ""
+        if self._worked:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + self._clock() - self._began, 2)
+        if self.status.get(name) == "running":
+            self.status[name] = "done" if self._worked else "skipped"
+        self._worked = False
 
     def keep(self, directory: str) -> None:
-        """Write them down in a run's record."""
-        self.enter("")
+        """Write the seconds down in a run's record."""
         write_atomically(os.path.join(directory, _FILE), canonical(self.seconds))
 
 

@@ -35,33 +35,6 @@ _HEARD_BY = {
 _LAST_LOOK_SECONDS = 5.0
 
 
-class Steps:
-    """How far a playbook has come: each play by name is waiting, running, done, skipped (nothing to do) or failed."""
-
-    def __init__(self, names: list[str]) -> None:
-        self.status = dict.fromkeys(names, "waiting")
-        self._current = ""
-        self._acted = False
-
-    def enter(self, name: str) -> None:
-        """A play begins, which ends the one before; two plays of one name are one step."""
-        if name == self._current:
-            return
-        self.leave()
-        self._current, self._acted = name, False
-        self.status[name] = "running"
-
-    def leave(self) -> None:
-        if self.status.get(self._current) == "running":
-            self.status[self._current] = "done" if self._acted else "skipped"
-
-    def result(self, ok: bool) -> None:
-        """A task of the current play returned."""
-        self._acted = True
-        if not ok:
-            self.status[self._current] = "failed"
-
-
 def ticked(boxes: list[dict[str, Any]], steps: dict[str, str]) -> list[dict[str, str]]:
     """Each action box as name and state: done, open, or "not needed" where none of its steps had anything to do."""
     return [{"name": box["name"], "state": _box_state(box, steps)} for box in boxes]

@@ -21,10 +21,10 @@ from ansible_collections.marketsage.rollback.plugins.action import announce
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control, process_start
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput
 from ansible_collections.marketsage.rollback.plugins.module_utils.outbox import Outbox
+from ansible_collections.marketsage.rollback.plugins.module_utils.steps import Steps
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import announcing, courier
 from ansible_collections.marketsage.rollback.plugins.plugin_utils.announcing import (
     Announcement,
-    Steps,
     ticked,
 )
 from ansible_collections.marketsage.rollback.sandbox.sink import Sink
