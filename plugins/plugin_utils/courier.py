@@ -29,7 +29,7 @@ MENDED = ("queued", "refused")
 NAMED = ("queued", "refused", "unknown")
 _LOOK_SECONDS = 0.1
 _WATCH_SECONDS = 0.5
-_TAKE_OVER_SECONDS = 5
+_TAKE_OVER_SECONDS = channels.ATTEMPT_SECONDS + 5
 _LONGEST_WAIT = 60.0
 
 Channels = Mapping[str, Mapping[str, Any]]
@@ -75,22 +75,32 @@ class Courier:
         self.announcement = Announcement(control_dir, run)
         self.settings = self.announcement.settings
         self.outbox = self.announcement.outbox
+        self._stopping = threading.Event()
 
     def work(self) -> None:
-        for name in self.settings["channels"]:
-            threading.Thread(target=self._deliver, args=(name,), daemon=True).start()
+        names = self.settings["channels"]
+        threads = [threading.Thread(target=self._deliver, args=(name,), daemon=True) for name in names]
+        for thread in threads:
+            thread.start()
+        self._watch()
+        # Of what is on its way nobody would know whether it arrived.
+        self._stopping.set()
+        for thread in threads:
+            thread.join(channels.ATTEMPT_SECONDS)
+
+    def _watch(self) -> None:
         while self.announcement.is_current() and not self._is_over():
             time.sleep(_WATCH_SECONDS)
             with suppress(OSError, RollbackError):
                 self._look()
 
     def _deliver(self, name: str) -> None:
-        """Send what is due on one channel, for ever: one that hangs holds no other up."""
-        while True:
+        """Send what is due on one channel until the courier stops: one that hangs holds no other up."""
+        while not self._stopping.wait(_LOOK_SECONDS):
             with suppress(OSError, RollbackError):
                 for message in self._due(name):
-                    deliver_one(self.outbox, self.settings["channels"], message, DUE)
-            time.sleep(_LOOK_SECONDS)
+                    if not self._stopping.is_set():
+                        deliver_one(self.outbox, self.settings["channels"], message, DUE)
 
     def _due(self, name: str) -> list[dict[str, Any]]:
         waiting = self.outbox.waiting(self.announcement.run)

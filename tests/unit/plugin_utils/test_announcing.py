@@ -397,6 +397,27 @@ def test_a_channel_that_hangs_holds_no_other_up(begin: Any, sink: Sink, control:
         end(process)
 
 
+def test_a_courier_whose_run_is_opened_again_ends_what_is_on_its_way_first(
+    begin: Any, sink: Sink, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announcement, send, is_sending = begin("sms"), courier.channels.send, threading.Event()
+
+    def send_slowly(*arguments: Any) -> Any:
+        is_sending.set()
+        time.sleep(1.5)
+        return send(*arguments)
+
+    monkeypatch.setattr(courier.channels, "send", send_slowly)
+    work = threading.Thread(target=courier.Courier(control.directory, RUN).work)
+    work.start()
+    assert is_sending.wait(_LONGEST)
+    announcement.keep({**announcement.settings, "fence": announcement.settings["fence"] + 1})
+    work.join(_LONGEST)
+    assert not work.is_alive()
+    assert states(announcement.outbox) == {"sms": "sent"}
+    assert len(accepted(sink)) == 1
+
+
 def test_a_run_whose_process_is_gone_is_told_and_escalated_until_somebody_has_it_in_hand(
     begin: Any, sink: Sink, control: Control
 ) -> None:
