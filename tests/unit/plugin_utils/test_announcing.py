@@ -386,13 +386,17 @@ def test_a_channel_that_hangs_holds_no_other_up(begin: Any, sink: Sink, control:
     httpx.post(
         f"http://127.0.0.1:{sink.server_port}/_control", json={"mode": "hang", "apis": ["slack"]}, trust_env=False
     )
+
+    def begun() -> str:
+        told = announcement.told()
+        return str(next(one["state"] for one in told if (one["channel"], one["event"]) == ("alerts", "begun")))
+
     process = courier_process(control)
     try:
-        until(lambda: len(accepted(sink, "Messages.json")) == 1)
+        until(lambda: begun() == "sending" and len(accepted(sink, "Messages.json")) == 1)
         announcement.tell("done")
         until(lambda: len(accepted(sink, "Messages.json")) == 2)
-        begun = next(one for one in announcement.told() if (one["channel"], one["event"]) == ("alerts", "begun"))
-        assert begun["state"] == "sending"
+        assert begun() == "sending"
     finally:
         end(process)
 
