@@ -21,6 +21,9 @@ from ansible_collections.marketsage.rollback.plugins.plugin_utils import control
 # Raised when plans change their form: a run is finished by the version that began it.
 PLAN_VERSION = 1
 
+# What the operator chose among several possible targets; a run is gone on with by the same choice alone.
+CHOICES = ("to", "back", "archive_of")
+
 
 def wanted_for(services: list[str], to: Any) -> dict[str, str]:
     """The release the operator named for each service: a word for a single service, else a dictionary."""
@@ -63,6 +66,7 @@ def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
         "severity": severity,
         "reason": validate.reason(arguments["reason"] or earlier.get("reason")),
         "approval": approval_for(severity, arguments["policy"], reversal),
+        "asked": asked(arguments),
         "services": planned_services(control, arguments, recovery, reversal, earlier),
         **recovery,
     }
@@ -82,6 +86,10 @@ def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
     scope = arguments["session_scope"] if not services or planning.changed_services(plan) else None
     plan.update(session_planning.part(scope, arguments["session_stores"], arguments["signed_sessions"]))
     return plan
+
+
+def asked(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {choice: arguments[choice] for choice in CHOICES if arguments[choice]}
 
 
 def approval_for(severity: str, policy: dict[str, Any], reversal: dict[str, str] | None) -> dict[str, Any]:
@@ -242,8 +250,8 @@ def words_of(arguments: dict[str, Any]) -> dict[str, Any]:
     for how in ("abort", "undo"):
         if arguments[how]:
             return {"reverses": {"run": arguments[how], "how": how}}
-    asked = ("environment", "procedure", "severity", "reason", "component", "session_scope", "point_in_time")
-    return {key: arguments[key] or None for key in asked}
+    kept = ("environment", "procedure", "severity", "reason", "component", "session_scope", "point_in_time")
+    return {"asked": asked(arguments), **{key: arguments[key] or None for key in kept}}
 
 
 def pinned_plan(control: Control, run_id: str) -> dict[str, Any] | None:

@@ -24,6 +24,9 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.journal import
 from ansible_collections.marketsage.rollback.plugins.module_utils.run import Run
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
 
+_GATE_PROOF = "the gate passed and traffic is on"
+_BACKUP_PROOF = "a restore of the backup equals what was backed up"
+
 
 def open_run(control: Control, request: Request, check_mode: bool) -> dict[str, Any]:
     """Take the lock for a new run, or again for an interrupted one; a finished run stays finished."""
@@ -192,6 +195,7 @@ def outcome_of(
         "state": "aborted" if aborted else "done",
         "exit_code": ABORTED if aborted else (QUEUED if undone else 0),
         "run": run.id,
+        "proof": _BACKUP_PROOF if plan.get("takes_backup") else _GATE_PROOF,
         "owner": held.get("owner"),
         "opened": held.get("since"),
         "closed": now(),

@@ -104,8 +104,8 @@ def _closing_lines(outcome: dict[str, Any]) -> list[str]:
     """How a run that has ended did so."""
     if outcome["state"] == "superseded":
         return [f"SUPERSEDED: {outcome['run']}: {outcome['by']} took its place"]
-    what = "ABORTED: {}: it is back where it started" if outcome["state"] == "aborted" else "DONE: {}: the gate passed"
-    lines = [f"{what.format(outcome['run'])} and traffic is on"]
+    aborted = "ABORTED: {run}: it is back where it started and traffic is on"
+    lines = [(aborted if outcome["state"] == "aborted" else "DONE: {run}: {proof}").format(**outcome)]
     approval = outcome["approval"]
     if approval["need"] == "preferred" and not approval["given_by"]:
         lines.append(f"NOTE: nobody of {' or '.join(approval['roles'])} approved it; that is on record, tell them")

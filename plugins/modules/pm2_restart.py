@@ -172,6 +172,7 @@ _UNASKED_RESTARTS = 2
 # Longest that pm2 is given to end what an earlier run or a deploy began before it is decided what is left to do.
 _TRANSITION_SECONDS = 10
 _POLL_SECONDS = 0.05
+_STEP = "pm2_restart"
 
 
 @dataclass(frozen=True)
@@ -409,7 +410,7 @@ def save(app: App, instances: list[Instance]) -> bool:
 def change(app: App, wanted: Wanted, plan: Plan, run: Run) -> tuple[list[Instance], bool]:
     """Do what the plan says and return the processes as proven, and whether pm2's list was saved."""
     intent = {"application": wanted.name, "release": wanted.release, "action": plan.action, "ids": plan.ids}
-    with run.change("pm2_restart", intent) as journalled:
+    with run.change(_STEP, intent) as journalled:
         apply(app, plan, wanted)
         instances = prove(app, wanted, plan.expected)
         saved = save(app, instances)
@@ -433,7 +434,11 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     cli = Cli(parameters["pm2"], parameters["pm2_home"], parameters["environment"])
     app = App(wanted.name, parameters["pm2_home"], cli, Deadline(parameters["timeout"]))
     if parameters["run"] and not module.check_mode:
-        Run.of(parameters["run"]).wait_for_orphan()
+        run = Run.of(parameters["run"])
+        run.wait_for_orphan()
+        if run.has_begun(_STEP):
+            # The daemon has taken up what it was sent last, by a sender that was killed, before it answers this.
+            app.instances()
     before = app.settled(wanted.release, _TRANSITION_SECONDS)
     plan = plan_of(wanted, before, app.dump)
     if module.check_mode:

@@ -196,6 +196,9 @@ outcome:
     run:
       description: The run.
       type: str
+    proof:
+      description: What its success was decided by.
+      type: str
     owner:
       description: Who ended it.
       type: str

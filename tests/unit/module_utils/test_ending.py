@@ -8,7 +8,8 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.ending import 
 RUN = {"id": "20261124T031500Z-backend-3f9a", "fence": 1}
 OPENED = {"status": "new", "run": RUN}
 APPROVAL = {"need": "none", "roles": ["team_lead"], "given_by": None}
-DONE = {"outcome": {"state": "done", "exit_code": 0, "run": RUN["id"], "approval": APPROVAL, "undone": []}}
+PROOF = {"proof": "the gate passed and traffic is on", "approval": APPROVAL}
+DONE = {"outcome": {"state": "done", "exit_code": 0, "run": RUN["id"], "undone": [], **PROOF}}
 QUEUED = {"outcome": {**DONE["outcome"], "exit_code": 10, "undone": ["railway: auto-deploy is still on"]}}
 ABORTED = {"outcome": {**DONE["outcome"], "exit_code": 21, "state": "aborted"}}
 

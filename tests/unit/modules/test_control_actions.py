@@ -42,7 +42,11 @@ def control(tmp_path: Path) -> Control:
 
 
 def resolved(control: Control, **words: Any) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
+    return rollback_plan.resolve(control, request(**words))
+
+
+def request(**words: Any) -> dict[str, Any]:
+    said: dict[str, Any] = {
         "environment": "test", "procedure": "backend", "services": ["backend"], "severity": "P0",
         "reason": "it is down", "to": None, "back": None, "anyway": False, "run_id": None,
         "instead_of": None, "abort": None, "undo": None,
@@ -52,7 +56,7 @@ def resolved(control: Control, **words: Any) -> dict[str, Any]:
         "archives": [], "archive_of": None, "schema_too": False, "recovery": None, "accept_loss": "",
         "takes_backup": False, "point_in_time": "", "component": None, "named": False,
     }  # fmt: skip
-    return rollback_plan.resolve(control, {**arguments, **words})
+    return {**said, **words}
 
 
 def opened(control: Control, plan: dict[str, Any], run_id: str | None = None, **words: Any) -> dict[str, Any]:
@@ -83,6 +87,13 @@ def test_what_requires_an_approval_is_proposed_and_not_begun(control: Control) -
     assert json.loads(proposal.read_text()) == plan
     assert proposal.name[:12] in refused.value.advice
     assert control.holder() is None
+
+
+def test_a_run_is_gone_on_with_by_the_request_that_began_it_and_by_no_other(control: Control) -> None:
+    run = opened(control, resolved(control, to="a" * 12))["run"]["id"]
+    assert rollback_plan.run_to_go_on_with(control, request(to="a" * 12)) == run
+    for other in ({}, {"to": "b" * 12}, {"to": "a" * 12, "reason": "something else"}):
+        assert rollback_plan.run_to_go_on_with(control, request(**other)) is None
 
 
 def test_deploys_are_frozen_while_a_run_is_open_and_for_a_while_after_it(control: Control) -> None:
