@@ -12,6 +12,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.journal import
 # Whether a verdict on the schema asks for it to be rolled back too; a release with any other verdict is no target.
 SCHEMA_ROLLBACK = {"equal": False, "additive": False, "destructive": True}
 
+_SHOWN_COMMITS = 5
 _REVERSALS = {"abort": "goes back to where it was before", "undo": "goes forward again, undoing"}
 
 
@@ -46,17 +47,29 @@ def reports_of(service: str, hosts: list[str], reports: dict[str, Any]) -> dict[
 
 def _in_our_words(report: dict[str, Any]) -> dict[str, Any]:
     live = report.get("live")
-    candidates = [_release_of(candidate) for candidate in report["candidates"] if candidate.get("commit")]
-    return {"live": live and _release_of(live), "candidates": candidates}
+    candidates = [candidate for candidate in report["candidates"] if candidate.get("commit")]
+    deployed = [live, *candidates] if live else candidates
+    return {
+        "live": live and _release_of(live, deployed),
+        "candidates": [_release_of(candidate, deployed) for candidate in candidates],
+    }
 
 
-def _release_of(entry: dict[str, Any]) -> dict[str, Any]:
-    """A release as the plan names it; a deployment is one whose id at the platform is kept."""
+def _release_of(entry: dict[str, Any], deployed: list[dict[str, Any]]) -> dict[str, Any]:
+    """A release as the plan names it; a deployment is one whose id at the platform is kept.
+
+    It leaves behind what was deployed after it.
+    """
     if "id" not in entry:
         return entry
     method = "rollback" if entry["can_rollback"] else "redeploy"
     commit = entry["commit"] or ""
-    return {"release": commit[:12], "commit": commit, "deployment": entry["id"], "method": method}
+    leaves = [
+        {"commit": one["commit"] or "", "author": one["author"] or "", "subject": (one["message"] or "").split("\n")[0]}
+        for one in deployed
+        if one["created"] > entry["created"]
+    ]
+    return {"release": commit[:12], "commit": commit, "deployment": entry["id"], "method": method, "leaves": leaves}
 
 
 def common_candidates(reports: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -204,6 +217,8 @@ def plan_service(
     live = live_releases(read)
     chosen = choose(service, live, common_candidates(read), marks, wanted, back=back)
     part = _part(settings, read, chosen or live[0])
+    if chosen and chosen.get("leaves"):
+        part["leaves"] = chosen["leaves"]
     if settings["uses_database"] and (chosen or schema_too):
         part["schema"] = check_schema(verdicts, chosen or live[0], live, schema_too)
     if not chosen and not part.get("schema", {}).get("rollback"):
@@ -362,7 +377,7 @@ def summary(plan: dict[str, Any]) -> list[str]:
     lines = [f"{plan['severity']} {plan['procedure']} in {plan['environment']}: {plan['reason']}"]
     lines += [f"{_REVERSALS[plan['reverses']['how']]} {plan['reverses']['run']}"] if plan.get("reverses") else []
     for service, part in plan["services"].items():
-        lines += [_service_line(service, part), *_hybrid_lines(service, part)]
+        lines += [_service_line(service, part), *_leaves_lines(part), *_hybrid_lines(service, part)]
     lines += [
         _schema_line(part["schema"])
         for part in plan["services"].values()
@@ -376,6 +391,14 @@ def summary(plan: dict[str, Any]) -> list[str]:
     if not changes_something(plan):
         return [*lines, "nothing to change"]
     return [*lines, f"traffic: {page}", approval_line(plan["approval"])]
+
+
+def _leaves_lines(part: dict[str, Any]) -> list[str]:
+    """What is taken out of production, as far as it is known; nobody's words reach a terminal as commands."""
+    leaves = part.get("leaves", [])
+    lines = [f"  without {one['commit'][:7]} {one['subject']} ({one['author']})" for one in leaves[:_SHOWN_COMMITS]]
+    more = [f"  and {len(leaves) - _SHOWN_COMMITS} more"] if len(leaves) > _SHOWN_COMMITS else []
+    return ["".join(character for character in line if character.isprintable()) for line in lines] + more
 
 
 def approval_line(approval: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 ID_LENGTH = 12
 # A build runs beside what serves users.
 _NICENESS = 10
+_LOG_LENGTH = 50
 _RECORD_KEYS = ("time", "release", "commit", "ref", "action", "by")
 _ABOUT_KEYS = ("release", "commit", "ref", "built_at")
 
@@ -233,6 +234,19 @@ class Repository:
             if names:
                 return names.split("\n")[0]
         return commit
+
+    def log(self, since: str, until: str) -> list[dict[str, str]] | None:
+        """The commits of `until` that `since` does not have, newest first: commit, author, subject.
+
+        At most 50; None where git cannot tell.
+        """
+        options = [f"--max-count={_LOG_LENGTH}", "--format=%H%x00%an%x00%s"]
+        try:
+            printed = self.output("log", *options, "--end-of-options", f"{since}..{until}", "--")
+        except Held:
+            return None
+        lines = [line.split("\0") for line in printed.split("\n") if line]
+        return [{"commit": commit, "author": author, "subject": subject} for commit, author, subject in lines]
 
     def check_out(self, commit: str, tree: str) -> None:
         """A fresh working tree with nothing of git left in it. Hooks do not run: they are not the release's."""

@@ -40,7 +40,9 @@ options:
     description: What to build, where no commit was pinned. A tag, a branch, or a release's id; no expression.
     type: str
   repository:
-    description: The bare repository to build from.
+    description:
+      - The bare repository to build from.
+      - With O(state=listed) it tells which commits each candidate leaves behind.
     type: path
   build:
     description: The commands that make the release, each a list of words. No shell reads them.
@@ -207,6 +209,12 @@ candidates:
     built:
       description: Whether a complete build of it is on this host.
       type: bool
+    leaves:
+      description:
+        - The commits that are live and are not in it, newest first, 50 at most, each with C(commit), C(author) and
+          C(subject). null where git cannot tell. Only with O(repository).
+      type: list
+      elements: dict
 problems:
   description: What of the record is missing, damaged or contradicts the link. With any, candidates may be missing.
   returned: O(state=listed)
@@ -277,14 +285,27 @@ def _existing_directory(path: str, name: str) -> str:
 def listed(module: AnsibleModule) -> dict[str, Any]:
     releases = releases_of(module.params)
     history = releases.history()
+    candidates = releases.candidates(history)
+    live = releases.about_live(history)
+    if module.params["repository"] and live and live["commit"]:
+        tell_what_is_left(module.params, live["commit"], candidates)
     return {
         "changed": False,
-        "live": releases.about_live(history),
+        "live": live,
         "releases": releases.built(),
         "history": history.entries,
-        "candidates": releases.candidates(history),
+        "candidates": candidates,
         "problems": history.problems,
     }
+
+
+def tell_what_is_left(parameters: dict[str, Any], live: str, candidates: list[dict[str, Any]]) -> None:
+    """Add to each candidate the commits that live has and it has not."""
+    deadline = Deadline(validate.positive(parameters["timeout"], "timeout"))
+    path = validate.absolute_path(parameters["repository"], "repository")
+    repository = Repository(path, with_variables(parameters["environment"]), deadline)
+    for candidate in candidates:
+        candidate["leaves"] = repository.log(candidate["commit"], live)
 
 
 def live(module: AnsibleModule) -> dict[str, Any]:

@@ -143,6 +143,21 @@ def test_a_built_release_can_be_made_live_and_is_then_listed(host: Host) -> None
     assert (host.root / "current" / "dist" / "main.js").read_text() == "second"
 
 
+def test_what_a_candidate_leaves_behind_is_told_as_far_as_git_knows(host: Host) -> None:
+    host.build(commit=host.first)
+    host.release(state="live", release=host.first[:12])
+    third = host.commit("third, with\ttabs", "third")
+    host.build(commit=third)
+    host.release(state="live", release=third[:12])
+
+    (candidate,) = host.release(repository=str(host.repository))["candidates"]
+    (unknown,) = host.release(repository=str(host.root / "nowhere.git"))["candidates"]
+
+    left = [(one["commit"], one["author"], one["subject"]) for one in candidate["leaves"]]
+    assert left == [(third, "t", "third, with\ttabs"), (host.second, "t", "second")]
+    assert unknown["leaves"] is None
+
+
 def test_check_mode_resolves_and_builds_nothing(host: Host) -> None:
     said = host.build(ref="main", _ansible_check_mode=True, run=None)
 

@@ -173,6 +173,28 @@ def test_success_needs_the_planned_release_proved_on_every_planned_host() -> Non
     assert planning.verify_reports(PLANNED, {"api-1": failed, "api-2": proved}) == ["api-1: health answered 500"]
 
 
+def test_a_plan_names_what_it_takes_out_of_production_and_whose_it_is() -> None:
+    left = [{"commit": f"{number}" * 40, "author": "Ann", "subject": f"change \x1b[2J{number}"} for number in range(7)]
+    part = plan({"api-1": {"live": BAD, "candidates": [{**GOOD, "leaves": left}, OLD]}}, {})
+    words = {"severity": "P0", "procedure": "backend", "environment": "test", "reason": "down"}
+    approval = {"approval": {"need": "none", "roles": []}}
+    lines = planning.summary({**full_plan(backend=part), **words, **approval})
+    without = [line for line in lines if line.startswith("  without")]
+    assert without == [f"  without {str(number) * 7} change [2J{number} (Ann)" for number in range(5)]
+    assert "  and 2 more" in lines
+
+
+def test_a_deployment_leaves_behind_what_was_deployed_after_it() -> None:
+    deployments = [
+        {"id": letter, "commit": letter * 40, "author": "Ann", "message": f"{letter}\n\nlong", "created": letter,
+         "can_rollback": True}
+        for letter in "cba"
+    ]  # fmt: skip
+    report = {"live": deployments[0], "candidates": deployments[1:]}
+    part = plan({"api-1": report}, {}, wanted="a" * 40)
+    assert [one["subject"] for one in part["leaves"]] == ["c", "b"]
+
+
 def test_a_plan_that_stops_traffic_needs_a_balancer() -> None:
     with pytest.raises(Refused, match="balancer"):
         planning.balancers_for(PLANNED, {})

@@ -60,7 +60,7 @@ def wired(monkeypatch: pytest.MonkeyPatch, call_module: Call, token_file: str, r
             "token_type": "project",
             "service": "marketsage-frontend",
             "poll_interval": 0.01,
-            "timeout": 1,
+            "timeout": 20,
             "run": run,
             **arguments,
         }
@@ -192,7 +192,7 @@ def test_neither_data_nor_errors_is_no_answer(wired: Call) -> None:
 
 def test_a_railway_that_is_away_is_a_refusal(wired: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     away = api.ConnectionFailed("POST https://backboard.railway.com/graphql/v2: refused", maybe_applied=False)
-    failed = wired([("ProjectToken", away)])
+    failed = wired([("ProjectToken", away)], timeout=1)
     assert (failed["exit_code"], "cannot be read" in failed["msg"]) == (3, True)
 
 
@@ -295,25 +295,25 @@ class Liar(Wire):
 
 def test_a_yes_after_which_nothing_happens_is_no_success(wired: Call) -> None:
     liar = Liar(BEFORE)
-    failed = wired(liar)
+    failed = wired(liar, timeout=1)
     assert failed["exit_code"] == 20
     assert "no new deployment; live is deployment bad" in failed["msg"]
     assert liar.mutations() == 1
 
 
 def test_a_success_that_is_not_live_is_no_success(wired: Call) -> None:
-    failed = wired(Liar(state_of(node("new", GOOD, "SUCCESS"), BAD_LIVE, GOOD_GONE, live="bad")))
+    failed = wired(Liar(state_of(node("new", GOOD, "SUCCESS"), BAD_LIVE, GOOD_GONE, live="bad")), timeout=1)
     assert failed["exit_code"] == 20
     assert f"deployment new of commit {GOOD} (SUCCESS); live is deployment bad of commit {BAD}" in failed["msg"]
 
 
 def test_a_success_of_another_commit_is_no_success(wired: Call) -> None:
-    failed = wired(Liar(state_of(node("new", OLDER, "SUCCESS"), node("bad", BAD), GOOD_GONE, live="new")))
+    failed = wired(Liar(state_of(node("new", OLDER, "SUCCESS"), node("bad", BAD), GOOD_GONE, live="new")), timeout=1)
     assert failed["exit_code"] == 20
 
 
 def test_a_state_that_cannot_be_read_any_more_is_unknown(wired: Call) -> None:
-    failed = wired(Liar({"errors": [{"message": "Not Authorized"}], "data": None}))
+    failed = wired(Liar({"errors": [{"message": "Not Authorized"}], "data": None}), timeout=1)
     assert failed["exit_code"] == 30
     assert "Which deployment is live?" in failed["msg"]
 
