@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 COLLECTION := collections/ansible_collections/marketsage/rollback
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export ROLLBACK_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/marketsage.rollback
 
@@ -29,20 +30,20 @@ lint: setup
 	cd $(COLLECTION) && antsibull-docs lint-collection-docs --plugin-docs .
 
 unit: setup
-	$(BIN)/pytest tests/unit
+	$(PYTEST) tests/unit
 
 sanity: setup
 	$(BIN)/python tests/ansible_test.py sanity
 	$(BIN)/python tests/ansible_test.py units
 
 integration: setup
-	$(BIN)/pytest tests/integration
+	$(PYTEST) tests/integration
 
 molecule: setup
-	$(BIN)/molecule test --all
+	$(BIN)/molecule test --all --workers 2
 
 e2e: setup
-	$(BIN)/pytest tests/e2e
+	$(PYTEST) tests/e2e
 
 faults: setup
 	$(BIN)/pytest tests/e2e/test_faults.py tests/e2e/test_components.py --every-fault

@@ -21,7 +21,9 @@ from ansible_collections.marketsage.rollback.sandbox.processes import BadInput
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-PORT_BASES = range(DEFAULT_PORT_BASE + 3000, DEFAULT_PORT_BASE + 4000, 50)
+# Those who test at the same time look for free ports in places of their own.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORT_BASES = range(DEFAULT_PORT_BASE + 3000 + 500 * WORKER, DEFAULT_PORT_BASE + 3500 + 500 * WORKER, 50)
 _LONGEST_RUN = 180
 
 
