@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 COLLECTION := collections/ansible_collections/marketsage/rollback
+SCENARIOS := $(notdir $(wildcard molecule/*))
 PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export ROLLBACK_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/marketsage.rollback
@@ -40,7 +41,10 @@ integration: setup
 	$(PYTEST) tests/integration
 
 molecule: setup
-	$(BIN)/molecule test --all --workers 2
+	$(MAKE) --jobs 2 --output-sync --keep-going $(SCENARIOS:%=molecule-%)
+
+molecule-%: setup
+	$(BIN)/molecule test --scenario-name $*
 
 e2e: setup
 	$(PYTEST) tests/e2e
