@@ -13,7 +13,6 @@ from ansible_collections.marketsage.rollback.plugins.module_utils import (
     freeze,
     marks,
     planning,
-    session_planning,
     validate,
 )
 from ansible_collections.marketsage.rollback.plugins.module_utils.approval import Approval, Rules
@@ -202,7 +201,7 @@ def outcome_of(
         "approval": {**plan["approval"], "given_by": control.approved_by(run.id)},
         "undone": undone,
         "notes": arguments["notes"],
-        "left_to_do": session_planning.left_to_do(plan),
+        "left_to_do": planning.left_to_do(plan),
         "journals": audit.heads(control.path("runs", run.id, "journals")),
     }
 

@@ -293,6 +293,13 @@ def changed_services(plan: dict[str, Any]) -> list[str]:
     return [service for service, part in plan["services"].items() if part["action"] == "rollback"]
 
 
+def left_to_do(plan: dict[str, Any]) -> list[str]:
+    """What a human has to do after the run, in its order."""
+    deployed = any(plan["services"][service]["to"].get("deployment") for service in changed_services(plan))
+    deploys = ["once the fix is ready, let automatic deploys go on: rollback unfreeze"] if deployed else []
+    return session_planning.left_to_do(plan) + deploys
+
+
 def gated_services(plan: dict[str, Any]) -> list[str]:
     """Those that must prove their planned release, changed or not."""
     return [service for service, part in plan["services"].items() if part["action"] in ("rollback", "keep")]

@@ -117,6 +117,8 @@ def test_the_frontend_alone_goes_back_without_the_page(sandbox: Sandbox) -> None
         done = sandbox.playbook("frontend", "-e", "severity=P1", "-e", 'reason="admin portal is gone"')
         result = load.stop()
     assert done.returncode == 0, done.stdout + done.stderr
+    assert any(line.startswith("  without ") for line in plan_in(done.stdout))
+    assert "BY HAND: once the fix is ready, let automatic deploys go on: rollback unfreeze" in done.stdout
     assert "Admin" in sandbox.answer("admin", "/").text
     assert (result["kinds"]["maintenance"], result["kinds"]["error"]) == (0, 0), result["errors"]
 

@@ -193,6 +193,9 @@ def test_a_deployment_leaves_behind_what_was_deployed_after_it() -> None:
     report = {"live": deployments[0], "candidates": deployments[1:]}
     part = plan({"api-1": report}, {}, wanted="a" * 40)
     assert [one["subject"] for one in part["leaves"]] == ["c", "b"]
+    assert planning.left_to_do(full_plan(frontend=part)) == [
+        "once the fix is ready, let automatic deploys go on: rollback unfreeze"
+    ]
 
 
 def test_a_plan_that_stops_traffic_needs_a_balancer() -> None:
