@@ -155,7 +155,9 @@ class LiveTable:
     def _row(self, step: Step) -> tuple[Text, Text, Text]:
         sign, style = _SIGNS[step.status]
         seconds = self.scene.seconds_of(step)
-        spent = "" if step.status in ("waiting", "skipped") else clock(seconds)
+        expected = self.scene.plan.get("estimates", {}).get(step.name)
+        awaited = f"~{clock(round(expected))}" if step.status == "waiting" and expected else ""
+        spent = awaited if step.status in ("waiting", "skipped") else clock(seconds)
         over = "bold red" if seconds > step.budget else style
         spent_of = Text(f"{spent:>7} / {clock(step.budget)}", style=over)
         return Text(sign, style=style), Text(step.name, style=style), spent_of

@@ -106,7 +106,8 @@ class Progress:
             opened = {key: values[key] for key in ("status", "owner", "approved_by", "directory")}
             yield self._happening("opened", run=values["run"]["id"], **opened)
         if "plan" in values and "summary" in values:
-            yield self._happening("plan", **{key: values[key] for key in ("plan", "hash", "pinned", "summary")})
+            shown = ("plan", "hash", "pinned", "summary", "estimates")
+            yield self._happening("plan", **{key: values[key] for key in shown})
         if "sql" in values and "at_risk" in values and values.get("undone") and not self._schema_told:
             self._schema_told = True
             yield self._happening("schema", **{key: values[key] for key in ("undone", "at_risk", "sql", "archive")})

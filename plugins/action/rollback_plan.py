@@ -12,6 +12,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils import (
     planning,
     recovery_planning,
     session_planning,
+    steps,
     validate,
 )
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
@@ -309,6 +310,9 @@ class ActionModule(control_action.ControlAction):
         writes_on = arguments["policy"]["severities"][plan["severity"]]["response_time"]
         seen = [] if pinned else seen_now(plan, arguments)
         seen += recovery_planning.counted(plan, found, writes_on)
+        estimated = steps.estimates(control.path("runs"), plan["procedure"])
+        if planning.changes_something(plan):
+            seen += steps.forecast(estimated, writes_on, any(part.get("build") for part in plan["services"].values()))
         plan_hash = planning.plan_hash(plan)
         if arguments["expected_hash"] and arguments["expected_hash"] != plan_hash:
             raise Refused(
@@ -323,5 +327,6 @@ class ActionModule(control_action.ControlAction):
             "pinned": bool(pinned),
             "schema_on": plan["databases"] if needs_working_out(plan) and not pinned else [],
             "summary": planning.summary(plan) + seen,
+            "estimates": estimated,
             "refusal": recovery_planning.refusal(plan, found, writes_on),
         }

@@ -75,6 +75,19 @@ def estimates(runs_directory: str, procedure: str) -> dict[str, float]:
     return {name: round(median(values), 1) for name, values in measured.items()}
 
 
+def forecast(estimated: dict[str, float], allowed: float, builds: bool) -> list[str]:
+    """How long a run may take by these estimates, against the seconds that are allowed, in lines for a human."""
+    if not estimated:
+        return ["time: unknown, no earlier run of this procedure tells"]
+    total, slowest = sum(estimated.values()), max(estimated, key=lambda name: estimated[name])
+    longest = f"longest: {slowest}, {estimated[slowest]:.0f} s"
+    lines = [f"time: about {total:.0f} s of {allowed:.0f} s by earlier runs; {longest}"]
+    if total > allowed:
+        faster = "; a release that is built on every host is faster (rollback status)" if builds else ""
+        lines.append(f"time: IT WILL NOT FIT into {allowed:.0f} s{faster}")
+    return lines
+
+
 def _newest(runs_directory: str, procedure: str) -> list[dict[str, Any]]:
     """The step times of the newest runs, newest first; a run's id begins with its time and names its procedure."""
     names = sorted(os.listdir(runs_directory), reverse=True) if os.path.isdir(runs_directory) else []

@@ -228,6 +228,10 @@ summary:
   type: list
   elements: str
   returned: success
+estimates:
+  description: Seconds that each step took in the newest runs of the procedure, the median, by the step's name.
+  type: dict
+  returned: success
 schema_on:
   description: The hosts on which it is worked out how the schema goes back; none where the plan is pinned already.
   type: list

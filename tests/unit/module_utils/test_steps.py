@@ -1,6 +1,7 @@
 """How far a run has come and how long that took, and what of it is kept for later plans."""
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import steps
@@ -40,3 +41,28 @@ def test_a_step_that_failed_stays_so() -> None:
         seen.result(ok)
     seen.leave()
     assert seen.status == {"Act": "failed"}
+
+
+def kept_run(runs: Path, run: str, state: str, seconds: dict[str, float]) -> None:
+    directory = runs / run
+    directory.mkdir(parents=True)
+    (directory / "steps.json").write_text(json.dumps(seconds))
+    (directory / "outcome.json").write_text(json.dumps({"state": state}))
+
+
+def test_what_is_expected_is_the_median_of_runs_of_the_procedure_that_ended_well(tmp_path: Path) -> None:
+    kept_run(tmp_path, "20261101T000000Z-backend-0001", "done", {"Read": 1, "Act": 10})
+    kept_run(tmp_path, "20261102T000000Z-backend-0002", "done", {"Read": 3, "Act": 30})
+    kept_run(tmp_path, "20261103T000000Z-backend-0003", "aborted", {"Read": 90})
+    kept_run(tmp_path, "20261104T000000Z-frontend-0004", "done", {"Read": 90})
+    estimated = steps.estimates(str(tmp_path), "backend")
+    assert estimated == {"Read": 2, "Act": 20}
+    assert steps.forecast(estimated, 300, True) == ["time: about 22 s of 300 s by earlier runs; longest: Act, 20 s"]
+
+
+def test_what_will_not_fit_is_said_and_what_is_not_known_too() -> None:
+    assert steps.forecast({"Build": 200, "Act": 150}, 300, True)[1] == (
+        "time: IT WILL NOT FIT into 300 s; a release that is built on every host is faster (rollback status)"
+    )
+    assert steps.forecast({"Act": 301}, 300, False)[1] == "time: IT WILL NOT FIT into 300 s"
+    assert steps.forecast({}, 300, False) == ["time: unknown, no earlier run of this procedure tells"]

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from ansible_collections.marketsage.rollback.wrapper import console, policy
 from ansible_collections.marketsage.rollback.wrapper.progress import Progress
+from ansible_collections.marketsage.rollback.wrapper.scene import Scene
+from rich.console import Console
 
 
 class Clock:
@@ -64,11 +66,22 @@ def test_a_failure_marks_its_step_and_the_ending(progress: Progress) -> None:
 
 
 def test_the_plan_and_the_checks_are_told(progress: Progress) -> None:
-    told = task(progress, plan={}, summary=["one line"], hash="abc", pinned=False)
+    told = task(progress, plan={}, summary=["one line"], hash="abc", pinned=False, estimates={"Act": 4.2})
     assert (told[0]["event"], told[0]["summary"]) == ("plan", ["one line"])
     failed = {"name": "health", "status": "failed", "evidence": "answered 500"}
     checks = task(progress, "failed", msg="x", results=[failed], passes=0, passed=False)[0]
     assert list(console.plain_lines(checks))[1].endswith("api-1: health: answered 500")
+
+
+def test_a_step_that_waits_shows_how_long_it_took_before(progress: Progress) -> None:
+    scene = Scene()
+    scene.take(progress.started("Backend", 300))
+    for happening in task(progress, plan={}, summary=[], hash="abc", pinned=False, estimates={"Act": 4.2}):
+        scene.take(happening)
+    screen = Console(record=True, width=80)
+    screen.print(console.LiveTable(scene, {}, screen).render())
+    lines = screen.export_text().splitlines()
+    assert any("Act" in line and "~4 s / 1:00" in line for line in lines)
 
 
 def test_what_a_schema_rollback_would_do_is_told_once(progress: Progress) -> None:
