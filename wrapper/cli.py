@@ -12,7 +12,7 @@ _COMMANDS = {
     **dict.fromkeys(("plan", "run"), f"{_HERE}.running"),
     "approve": f"{_HERE}.deciding",
     **dict.fromkeys(("attach", "resume", "takeover", "abort", "undo"), f"{_HERE}.running"),
-    **dict.fromkeys(("history", "show", "verify", "oncall", "doctor", "audit"), f"{_HERE}.looking"),
+    **dict.fromkeys(("watch", "history", "show", "verify", "oncall", "doctor", "audit"), f"{_HERE}.looking"),
     **dict.fromkeys(("mark", "freeze", "unfreeze"), f"{_HERE}.deciding"),
     **dict.fromkeys(("ack", "outbox"), f"{_HERE}.telling"),
     **dict.fromkeys(("runbook", "lint"), f"{_HERE}.documents"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+from ansible_collections.marketsage.rollback.plugins.module_utils import criteria, watching
 from ansible_collections.marketsage.rollback.wrapper.progress import Happening, Step
 from ansible_collections.marketsage.rollback.wrapper.scene import Scene
 from rich.console import Console, Group
@@ -21,6 +22,10 @@ _SIGNS = {
     "skipped": ("-", "dim"),
     "failed": ("✗", "bold red"),
 }
+_VERDICTS = {"better": ("✓", "green"), "worse": ("✗", "bold red"), "unknown": ("?", "yellow")}
+_ANSWERS = {"yes": ("✓", "green"), "no": ("✗", "bold red"), "unknown": ("?", "yellow")}
+_BARS = "▁▂▃▄▅▆▇█"
+_TREND = 14
 
 
 def clock(seconds: float) -> str:
@@ -100,8 +105,29 @@ _SAYINGS: dict[str, Callable[[Happening], list[str]]] = {
     "step_started": lambda told: [f"> {told['step']} (budget {clock(told['budget'])})"],
     "step_finished": _step_finished,
     "checks": _checks,
+    "watched": lambda told: [watching.brief(told)],
+    "judged": lambda told: [*watching.lines(told["watch"]), *criteria.lines(told["criteria"])],
     "ended": lambda told: told["lines"],
 }
+
+
+def spark(values: list[float]) -> str:
+    """Values as a line of bars, the highest as high as a line of text; nothing but zeros is flat."""
+    highest = max([*values, 0.0]) or 1.0
+    return "".join(_BARS[min(int(max(value, 0.0) / highest * len(_BARS)), len(_BARS) - 1)] for value in values)
+
+
+def watch_table(watch: dict[str, Any]) -> Table:
+    """Each measure of a watch: how it went lately, what it is, and what it may be."""
+    table = Table(box=None, padding=(0, 1), show_header=False)
+    for one in watch["measures"]:
+        sign, style = _VERDICTS[one["verdict"]]
+        latest = "not measured" if one["latest"] is None else f"{watching.number(one['latest'])} {one['unit']}"
+        before = "unknown" if one["baseline"] is None else watching.number(one["baseline"])
+        told = f"before {before}, SLA {watching.number(one['limit'])}"
+        trend = Text(spark(one["trend"][-_TREND:]), style="cyan")
+        table.add_row(Text(sign, style), one["name"], trend, Text(latest, style), Text(told, "dim"))
+    return table
 
 
 class LiveTable:
@@ -116,6 +142,10 @@ class LiveTable:
         )
 
     def tell(self, happening: Happening) -> None:
+        if happening["event"] == "judged":
+            for one in happening["criteria"]:
+                sign, style = _ANSWERS[one["answer"]]
+                self.console.print(Text.assemble((sign, style), f" {one['name']}: ", (one["evidence"], "dim")))
         if happening["event"] == "ended":
             style = "bold green" if happening["exit_code"] == 0 else "bold red"
             for line in happening["lines"]:
@@ -130,7 +160,8 @@ class LiveTable:
             table.add_row(*self._row(step))
         schema = schema_lines(self.scene.schema) if self.scene.schema else []
         plan = [Text(f"  {line}") for line in [*self.scene.plan.get("summary", []), *schema]]
-        return Group(self._heading(), *plan, table, *self._footer())
+        watch = [watch_table(self.scene.watch)] if self.scene.watch else []
+        return Group(self._heading(), *plan, table, *watch, *self._footer())
 
     def _heading(self) -> Text:
         total, limit = self.scene.elapsed(), self.scene.response_time

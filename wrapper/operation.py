@@ -11,6 +11,7 @@ from ansible_collections.marketsage.rollback.wrapper import console, launch, pol
 from ansible_collections.marketsage.rollback.wrapper.scene import Scene
 
 HELD = 20
+_STOPPED = 130
 
 
 def carry_out(procedure: str, inventory: Path, variables: dict[str, Any], check: bool, as_json: bool) -> Scene:
@@ -36,6 +37,31 @@ def carry_out(procedure: str, inventory: Path, variables: dict[str, Any], check:
             except KeyboardInterrupt:
                 _stop(driven, view)
     return scene
+
+
+def watch(run: str, inventory: Path, seconds: int | None, as_json: bool) -> int:
+    """Watch how it goes after a run while showing it; its exit code. Ctrl-C ends it, a dead terminal does not."""
+    seconds = seconds or policy.watch_seconds()
+    request = {
+        "playbook": os.fspath(policy.PLAYBOOKS / "watch.yml"),
+        "inventory": os.fspath(inventory.resolve()),
+        "variables": {"run_id": run, "watch_seconds": seconds},
+        "check": False,
+        "steps": {},
+        "title": f"After {run}, for {console.clock(seconds)}",
+        "response_time": None,
+    }
+    driven = launch.Driven(request)
+    scene = Scene()
+    view = console.view(scene, {}, as_json)
+    with view.live:
+        try:
+            _follow(driven, scene, view)
+        except KeyboardInterrupt:
+            driven.kill()
+            view.say("No longer watching; nothing was judged.")
+            return _STOPPED
+    return scene.exit_code or 0
 
 
 def _follow(driven: launch.Driven, scene: Scene, view: console.View) -> None:

@@ -55,6 +55,12 @@ def on_failure() -> dict[str, str]:
     return told
 
 
+def watch_seconds() -> int:
+    """Seconds that a watch lasts."""
+    seconds: int = data("policy")["rollback_policy"]["watch"]["seconds"]
+    return seconds
+
+
 def approval_valid_for() -> int:
     """Seconds that an approval may hold."""
     seconds: int = data("policy")["rollback_policy"]["approval"]["valid_for"]

@@ -51,6 +51,8 @@ class Progress:
             yield self._happening("task_started", task=data.get("name") or data.get("task") or "")
         elif event["event"] in _RESULTS:
             yield from self._result(_RESULTS[event["event"]], data)
+        elif event["event"] == "runner_retry":
+            yield from self._watched(data.get("res") or {})
         elif event["event"] == "playbook_on_stats":
             yield from self._leave()
 
@@ -113,4 +115,12 @@ class Progress:
             yield self._happening("schema", **{key: values[key] for key in ("undone", "at_risk", "sql", "archive")})
         if "results" in values and "passes" in values:
             yield self._happening("checks", host=data["host"], passed=values["passed"], results=values["results"])
+        yield from self._watched(values)
         yield self._happening("task", host=data["host"], task=data["task"], status=status)
+
+    def _watched(self, values: dict[str, Any]) -> Iterator[Happening]:
+        if "criteria" in values:
+            told = {key: values[key] for key in ("verdict", "criteria", "watch")}
+            yield self._happening("judged", **told)
+        elif "watch" in values:
+            yield self._happening("watched", **values["watch"])

@@ -156,6 +156,7 @@ def written(only: str | None = None) -> str:
     return environment.get_template("runbook.md.j2").render(
         whole=only is None,
         policy=policy.data("policy")["rollback_policy"],
+        watch=policy.data("watch")["rollback_watch"],
         procedures={name: _procedure(name) for name in names},
     )
 

@@ -21,6 +21,7 @@ class Scene:
         self.plan: dict[str, Any] = {}
         self.schema: dict[str, Any] = {}
         self.run: str | None = None
+        self.watch: dict[str, Any] = {}
         self.awaited = ""
         self.details: deque[str] = deque(maxlen=_DETAILS)
         self.exit_code: int | None = None
@@ -56,6 +57,9 @@ class Scene:
 
     def _schema(self, happening: Happening) -> None:
         self.schema = happening
+
+    def _watched(self, happening: Happening) -> None:
+        self.watch = happening
 
     def _step_started(self, happening: Happening) -> None:
         step = self._step(happening)

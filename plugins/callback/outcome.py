@@ -14,6 +14,7 @@ description:
   - Ends a run between two of its steps or tasks, where no change is under way, when O(stop_file) has appeared or
     somebody has taken the run over. It exits with 130 then, and the run can be resumed.
   - Writes how long each step took to C(steps.json) in the run's record, from which later plans estimate.
+  - Shows what M(marketsage.rollback.rollback_watch) knows each time it has looked.
   - Tells of a run that M(marketsage.rollback.announce) announced, each time a box of its template is ticked and how it
     ends. What cannot be told waits in the outbox and never fails the run.
 options:
@@ -75,6 +76,7 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_ok(self, result: Any) -> None:
         self.steps.result(ok=True)
         self.ending.succeeded(result.result)
+        self._show_watch(result)
         if announced := result.result.get("announced"):
             self.announcement = Announcement(announced["control_dir"], announced["run"])
 
@@ -85,7 +87,16 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_unreachable(self, result: Any) -> None:
         self._failed(result)
 
+    def v2_runner_retry(self, result: Any) -> None:
+        self._show_watch(result)
+
+    def _show_watch(self, result: Any) -> None:
+        """What a watch knows by now."""
+        for line in result.result["told"] if "watch" in result.result else []:
+            self._display.display(line)
+
     def _failed(self, result: Any) -> None:
+        self._show_watch(result)
         self.steps.result(ok=False)
         self.ending.failed(result.host.get_name(), result.result)
 

@@ -60,7 +60,7 @@ def deploys(reports: dict[str, Any], hosts: dict[str, list[str]]) -> list[dict[s
     for service, members in hosts.items():
         for host in members:
             live = (reports.get(host) or {}).get("live") or {}
-            since = _seconds(live.get("since") or live.get("created"))
+            since = seconds(live.get("since") or live.get("created"))
             if since is not None:
                 named = {"service": service, "commit": (live.get("commit") or "")[:12], "ref": live.get("ref")}
                 found[service] = {**named, "since": since}
@@ -97,7 +97,8 @@ def command(services: list[str], severity: str, why: str) -> str:
     return f"rollback run {procedure} -s {severity} -r '{reason}'"
 
 
-def _seconds(moment: str | None) -> float | None:
+def seconds(moment: str | None) -> float | None:
+    """A time that a host or platform told, in seconds since 1970; None where it told none."""
     try:
         parsed = datetime.fromisoformat(str(moment).replace("Z", "+00:00"))
     except ValueError:

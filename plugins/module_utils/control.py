@@ -88,6 +88,15 @@ class Control:
     def journal(self, run_id: str) -> Journal:
         return Journal(self.path("journal", f"{run_id}.jsonl"))
 
+    def entries(self, run_id: str) -> list[dict[str, Any]]:
+        """Every entry of a run's journals, those collected from hosts too, oldest first; `at` is the host's name."""
+        directory = self.path("runs", run_id, "journals")
+        names = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+        collected = {name[: -len(".jsonl")]: Journal(os.path.join(directory, name)) for name in names}
+        journals = {"control": self.journal(run_id), **collected}
+        found = [{**entry, "at": host} for host, journal in journals.items() for entry in journal.entries()]
+        return sorted(found, key=lambda entry: str(entry["time"]))
+
     @contextmanager
     def exclusively(self) -> Iterator[None]:
         """Hold the record's kernel lock while it is read and written."""

@@ -424,9 +424,8 @@ def rolled_back(module: AnsibleModule, subject: Subject) -> dict[str, Any]:
         at_risk = schema_rollback.at_risk(subject.where, plan, subject.cli.seconds)
     diff = {"prepared": schema_rollback.as_text(plan, at_risk)}
     if not module.check_mode:
-        found, shut_out = roll_back(module, subject, plan, wanted)
+        found, shut_out, kept = roll_back(module, subject, plan, wanted)
         ledger = subject.ledger()
-        kept = subject.ask(lambda cursor: archive.contents(cursor, plan.archive))
     migrations = prisma.states(ledger, subject.release)
     result = subject.result(ledger, migrations=migrations, undone=plan.sources, sql=plan.sql, at_risk=at_risk)
     kept_there = {"archive": plan.archive, "archived": kept, "shut_out": shut_out}
@@ -435,15 +434,16 @@ def rolled_back(module: AnsibleModule, subject: Subject) -> dict[str, Any]:
 
 def roll_back(
     module: AnsibleModule, subject: Subject, plan: schema_rollback.Plan, wanted: schema_rollback.Wanted
-) -> tuple[dict[str, str], list[str]]:
-    """What Prisma then finds different, and the tables that no other session could write meanwhile."""
+) -> tuple[dict[str, str], list[str], list[dict[str, Any]]]:
+    """What Prisma then finds different, the tables that nobody else could write meanwhile, and what was archived."""
     run = Run.of(module.params["run"])
     intent = {"undone": plan.undone, "archive": plan.archive, "sql": plan.sql}
     with run.change("schema.rolled_back", intent) as change:
         shut_out = schema_rollback.apply(subject.where, plan, wanted, module.params["wait"], before_commit(run))
         found = prove(subject)
-        change.outcome = {"archive": plan.archive, "drift": found["state"], "shut_out": shut_out}
-    return found, shut_out
+        kept = subject.ask(lambda cursor: archive.contents(cursor, plan.archive))
+        change.outcome = {"archive": plan.archive, "archived": kept, "drift": found["state"], "shut_out": shut_out}
+    return found, shut_out, kept
 
 
 def nothing_to_undo(module: AnsibleModule, subject: Subject, ledger: Any) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def deliver_one(outbox: Outbox, known: Channels, message: dict[str, Any], states
     """Send one message and write down what became of it."""
     name = message["channel"]
     settings = known.get(name, {})
-    earlier = outbox.receipt(message["run"], name)
+    earlier = None if message["event"] in channels.NEWS else outbox.receipt(message["run"], name)
     claimed = outbox.claim(message["id"], states, channels.may_repeat(settings, earlier))
     if claimed is None:
         return

@@ -4,13 +4,19 @@ from __future__ import annotations
 import json
 import threading
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import psycopg
+import pytest
+from ansible_collections.marketsage.rollback.sandbox.load import Load
 from conftest import Sandbox
 
 SAID = ("-e", "severity=P0", "-e", 'reason="health answers 500"')
 _LONGEST = 120.0
+# Longer than the window of the sandbox's rates.
+BASELINE_SECONDS = 20
 
 
 def received(sandbox: Sandbox) -> list[dict[str, Any]]:
@@ -112,3 +118,58 @@ def test_a_held_run_is_told_and_acknowledged(sandbox: Sandbox) -> None:
 
     assert sandbox.rollback("ack", "nonsense").returncode == 2
     assert sandbox.rollback("outbox", "drop", "nonsense").returncode == 2
+
+
+# A fault that was not there when the gate looked: with every second more of the writes fail.
+WEARS_OUT = """
+CREATE FUNCTION wear_out() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  IF random() < extract(epoch FROM now() - '{since}'::timestamptz) / 60 THEN RAISE EXCEPTION 'worn out'; END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER wears_out BEFORE INSERT ON "Contact" FOR EACH ROW EXECUTE FUNCTION wear_out();
+"""
+
+
+def wear_out(sandbox: Sandbox) -> None:
+    with psycopg.connect(sandbox.layout.admin_database_url) as database:
+        database.execute(WEARS_OUT.format(since=datetime.now(UTC).isoformat()))
+
+
+def test_a_slow_regression_that_the_gate_could_not_see_is_caught_and_told(sandbox: Sandbox) -> None:
+    if not sandbox.layout.prometheus.exists():
+        pytest.skip("there is no Prometheus")
+    forget(sandbox)
+    with Load(sandbox.layout, rate=30):
+        time.sleep(BASELINE_SECONDS)
+        sandbox.break_("backend-500")
+        done = sandbox.playbook("backend", *SAID)
+        assert done.returncode == 0, done.stdout + done.stderr
+        run = next(one["body"]["run"] for one in received(sandbox) if one["path"] == "/hook")
+        wear_out(sandbox)
+        watched = sandbox.rollback("watch", run, "--for", "2m", "--json")
+    assert watched.returncode == 5, watched.stdout + watched.stderr
+    events = [json.loads(line) for line in watched.stdout.splitlines()]
+    looks = [event for event in events if event["event"] == "watched"]
+    assert all(measure["baseline"] is not None for measure in looks[-1]["measures"]), looks[-1]
+    (judged,) = (event for event in events if event["event"] == "judged")
+    errors = next(measure for measure in judged["watch"]["measures"] if measure["shows"] == "errors")
+    assert (errors["verdict"], judged["verdict"]) == ("worse", "worse")
+    answers = {one["name"]: one["answer"] for one in judged["criteria"]}
+    assert (answers["Error rates below baseline"], answers["No data loss detected"]) == ("no", "yes")
+
+    assert pages(sandbox) == ["trigger", "resolve", "trigger"]
+    slack = [one for one in received(sandbox) if one["path"] == "/api/chat.postMessage"]
+    assert len(slack) == 2, "what is changed wakes nobody"
+    assert slack[1]["body"]["text"].startswith("📉 WORSE AGAIN") and "Error rate" in slack[1]["body"]["text"]
+    kept = json.loads((sandbox.layout.control / "runs" / run / "watch.json").read_text())
+    assert (kept["verdict"], len(kept["series"]["Error rate"]) > len(looks)) == ("worse", True)
+
+
+def test_a_watch_needs_a_run_that_has_ended_and_a_time(sandbox: Sandbox) -> None:
+    for words, said in (
+        (("20260101T000000Z-backend-0000",), "there is no run 20260101T000000Z-backend-0000"),
+        (("20260101T000000Z-backend-0000", "--for", "soon"), "for: 'soon' is not a time"),
+        (("nonsense",), "run_id: 'nonsense'"),
+    ):
+        refused = sandbox.rollback("watch", *words)
+        assert (refused.returncode, said in refused.stdout + refused.stderr) == (2, True), refused.stdout

@@ -16,8 +16,6 @@ from ansible_collections.marketsage.rollback.wrapper.commands.options import INV
 
 # ruff: noqa: PLC0415
 
-_UNITS = {"m": 60, "h": 3600, "d": 86400}
-
 
 @click.command()
 @click.argument("plan_hash", metavar="PLAN")
@@ -94,10 +92,7 @@ def freeze(reason: str | None, duration: str, check: bool, inventory: Path, as_j
         answers.answer("may_deploy.yml", inventory, check=False)
         answers.say(as_json, "nothing holds deploys back", event="may_deploy")
         return
-    said = re.fullmatch(r"(\d{1,5})([mhd])", duration)
-    if not said:
-        raise click.BadParameter(f"for: {duration!r} is not a time such as 90m, 2h or 1d")
-    seconds = int(said[1]) * _UNITS[said[2]]
+    seconds = options.seconds(duration, "for")
     why = options.checked(validate.reason, reason)
     answers.answer("freeze.yml", inventory, check=False, reason=why, seconds=seconds)
     answers.say(as_json, f"deploys are frozen for {duration}", event="frozen", seconds=seconds)

@@ -70,6 +70,23 @@ def show(run_id: str, inventory: Path, as_json: bool) -> None:
 
 
 @click.command()
+@RUN
+@click.option("--for", "duration", metavar="90s|30m|2h", help="For how long [default: as the policy says].")
+@INVENTORY
+@JSON
+def watch(run_id: str, duration: str | None, inventory: Path, as_json: bool) -> None:
+    """Watch how it goes after RUN against the time before the bad release, and judge it.
+
+    It is told to those on call and exits with 5 where it is worse again, with 30 where that cannot be told.
+    """
+    from ansible_collections.marketsage.rollback.wrapper import operation
+
+    options.procedure_of(run_id)
+    seconds = options.seconds(duration, "for") if duration else None
+    sys.exit(operation.watch(run_id, inventory, seconds, as_json))
+
+
+@click.command()
 @click.argument("service", shell_complete=completion.services)
 @INVENTORY
 @JSON

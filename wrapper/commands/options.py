@@ -1,6 +1,7 @@
 """Options and checks that several commands share."""
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ REASON = click.option("-r", "--reason", required=True, help="Why, in one line; i
 RUN = click.argument("run_id", metavar="RUN", shell_complete=completion.runs)
 WORDS = click.option("-e", "--extra-vars", "words", multiple=True, metavar="NAME=VALUE", help="A variable of SERVICE.")
 
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
 
 def checked(check: Callable[..., Any], *arguments: Any) -> Any:
     """An operator's word, or one clear line about it."""
@@ -30,6 +33,14 @@ def checked(check: Callable[..., Any], *arguments: Any) -> Any:
         return check(*arguments)
     except RollbackError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def seconds(text: str, name: str) -> int:
+    """Seconds, from a time such as 90m."""
+    said = re.fullmatch(r"(\d{1,5})([smhd])", text)
+    if not said or not int(said[1]):
+        raise click.BadParameter(f"{name}: {text!r} is not a time such as 30s, 90m, 2h or 1d")
+    return int(said[1]) * _UNITS[said[2]]
 
 
 def procedure_of(run_id: str) -> str:

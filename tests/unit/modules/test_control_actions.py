@@ -14,6 +14,7 @@ from ansible_collections.marketsage.rollback.plugins.action import (
     rollback_plan,
     rollback_record,
     rollback_run,
+    rollback_watch,
 )
 from ansible_collections.marketsage.rollback.plugins.module_utils import audit, freeze
 from ansible_collections.marketsage.rollback.plugins.module_utils import control as control_module
@@ -246,3 +247,47 @@ def test_the_audit_finds_what_was_altered(control: Control, tamper: Callable[[Pa
     assert said in "; ".join(found["problems"])
     with pytest.raises(Unknown, match="Who changed the record"):
         rollback_record.audited(control)
+
+
+def watching(control: Control, run: str, **words: Any) -> dict[str, Any]:
+    settings = {"window": 60, "times": 1.5, "measures": []}
+    return rollback_watch.begin(control, run, {"seconds": 600, "settings": settings, "reports": {}, **words}, "")
+
+
+def test_a_watch_begins_when_its_run_has_ended(control: Control) -> None:
+    run = opened(control, resolved(control))["run"]
+    with pytest.raises(Refused, match="is still open"):
+        watching(control, run["id"])
+    closed(control, run)
+    watch = watching(control, run["id"])["watch"]
+    assert (watch["run"], watch["baseline"], watch["ends"] - watch["started"]) == (run["id"], None, 600)
+    with pytest.raises(BadInput, match="there is no run"):
+        watching(control, "20260101T000000Z-backend-0000")
+    for seconds, said in ((0, "not a whole number from 1 up"), (86401, "longer than a day")):
+        with pytest.raises(BadInput, match=said):
+            watching(control, run["id"], seconds=seconds)
+
+
+def test_a_verdict_is_kept_with_its_run_and_fails_unless_it_is_better(control: Control) -> None:
+    run = opened(control, resolved(control))["run"]
+    closed(control, run)
+    watch = watching(control, run["id"])["watch"]
+    passed = {"name": "API", "status": "passed", "required": True, "evidence": "200"}
+    for status, code in (("unknown", 30), ("failed", 5)):
+        found = {"health": [{**passed, "status": status}], "users": []}
+        with pytest.raises(rollback_watch.Judged) as judged:
+            rollback_watch.judge(control, watch, found, "", check_mode=False)
+        result = judged.value.result()
+        assert (result["exit_code"], result["criteria"][0]["answer"]) == (code, "no" if code == 5 else "unknown")
+        kept = json.loads(Path(control.path("runs", run["id"], "watch.json")).read_text())
+        assert (kept["verdict"], kept["health"]) == (result["verdict"], found["health"])
+    assert "nobody was told" in str(judged.value)
+
+
+def test_what_a_watch_would_say_is_neither_kept_nor_told_in_check_mode(control: Control) -> None:
+    run = opened(control, resolved(control))["run"]
+    closed(control, run)
+    watch = watching(control, run["id"])["watch"]
+    with pytest.raises(rollback_watch.Judged):
+        rollback_watch.judge(control, watch, {"health": [], "users": []}, "", check_mode=True)
+    assert not Path(control.path("runs", run["id"], "watch.json")).exists()

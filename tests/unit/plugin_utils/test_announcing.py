@@ -159,6 +159,19 @@ def test_the_template_is_filled_from_the_run_and_values_stay_data(begin: Any, si
     assert "Contact: Ann - +15005550001 - @ann" in text
 
 
+def test_that_it_is_worse_again_is_a_message_of_its_own_and_a_new_page(begin: Any, sink: Sink) -> None:
+    announcement = begin("alerts", "pager")
+    for event, why in (("begun", ""), ("done", ""), ("regressed", "Error rate: 7 %")):
+        announcement.tell(event, why=why)
+        deliver(announcement)
+    slack = [one for one in sink.received() if one["path"].startswith("/api/chat.")]
+    assert [one["path"].rpartition(".")[2] for one in slack] == ["postMessage", "update", "postMessage"]
+    assert slack[-1]["body"]["text"].startswith("📉 WORSE AGAIN")
+    assert "Error rate: 7 %" in slack[-1]["body"]["text"] and "rollback assess" in slack[-1]["body"]["text"]
+    assert [one["event_action"] for one in accepted(sink, "/v2/enqueue")] == ["trigger", "resolve", "trigger"]
+    assert accepted(sink, "/v2/enqueue")[-1]["payload"]["summary"].startswith("P0 rollback is done, but it is WORSE")
+
+
 def test_slack_has_one_message_whose_boxes_are_ticked(begin: Any, sink: Sink) -> None:
     announcement = begin("alerts")
     deliver(announcement)

@@ -108,3 +108,28 @@ def test_every_step_of_every_procedure_has_a_budget() -> None:
 @pytest.mark.parametrize(("seconds", "shown"), [(0.04, "0 s"), (7.44, "7.4 s"), (30, "30 s"), (245, "4:05")])
 def test_seconds_are_shown_as_a_tired_person_reads_them(seconds: float, shown: str) -> None:
     assert console.clock(seconds) == shown
+
+
+MEASURE = {
+    "name": "Error rate", "unit": "%", "limit": 5, "above": 5, "baseline": 0.2, "bound": 0.8, "value": 1, "latest": 1.5,
+    "trend": [0, 0.5, 1, 1.5], "verdict": "worse", "problem": "",
+}  # fmt: skip
+
+
+def test_a_watch_is_told_each_time_it_has_looked_and_once_judged(progress: Progress) -> None:
+    watch = {"run": "x", "measures": [MEASURE]}
+    retried = {"event": "runner_retry", "event_data": {"host": "localhost", "res": {"watch": watch}}}
+    (looked,) = progress.take(retried)
+    assert (looked["event"], looked["measures"]) == ("watched", [MEASURE])
+    assert console.plain_lines(looked)[0].endswith("1 worse; worse: Error rate: 1 % (before 0.2, at most 0.8, SLA 5)")
+    criteria = [{"name": "Error rates below baseline", "answer": "no", "evidence": "Error rate: 1 %"}]
+    told = task(progress, "failed", watch=watch, verdict="worse", criteria=criteria, exit_code=5, msg="worse")
+    judged = next(one for one in told if one["event"] == "judged")
+    assert judged["verdict"] == "worse"
+    assert console.plain_lines(judged)[-1].endswith("no      Error rates below baseline: Error rate: 1 %")
+    assert progress.ended(5)["lines"][0] == "UNHEALTHY: api-1: worse"
+
+
+@pytest.mark.parametrize(("values", "bars"), [([0, 1, 2, 4, 8], "▁▂▃▅█"), ([0, 0], "▁▁"), ([], ""), ([3], "█")])
+def test_the_trend_is_drawn_to_its_highest_value(values: list[float], bars: str) -> None:
+    assert console.spark(values) == bars
