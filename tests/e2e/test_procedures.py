@@ -113,7 +113,7 @@ def test_a_release_whose_build_is_gone_is_built_again(sandbox: Sandbox) -> None:
 
 def test_the_frontend_alone_goes_back_without_the_page(sandbox: Sandbox) -> None:
     sandbox.break_("admin-middleware")
-    with Load(sandbox.layout, rate=50, services=["app", "admin"]) as load:
+    with Load(sandbox.layout, rate=20, services=["app", "admin"]) as load:
         done = sandbox.playbook("frontend", "-e", "severity=P1", "-e", 'reason="admin portal is gone"')
         result = load.stop()
     assert done.returncode == 0, done.stdout + done.stderr
