@@ -162,6 +162,10 @@ live:
     since:
       description: When it became live; null where the record does not say so.
       type: str
+host:
+  description: The host's clock (C(time), seconds since 1970) and the bytes that are free where O(root) is (C(free)).
+  returned: O(state=listed)
+  type: dict
 releases:
   description: The directories under C(releases/), sorted by name.
   returned: O(state=listed)
@@ -251,6 +255,8 @@ advice:
 """
 
 import os
+import shutil
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -291,6 +297,7 @@ def listed(module: AnsibleModule) -> dict[str, Any]:
         tell_what_is_left(module.params, live["commit"], candidates)
     return {
         "changed": False,
+        "host": {"time": int(time.time()), "free": shutil.disk_usage(releases.root).free},
         "live": live,
         "releases": releases.built(),
         "history": history.entries,
