@@ -88,7 +88,7 @@ def break_(layout: Layout, name: str, say: Callable[[str], None]) -> dict[str, A
 
 
 def _back_up(layout: Layout) -> None:
-    command = [str(Path(sys.executable).with_name("rollback")), "run", "backup", "-s", "P0", "-r", "nightly backup"]
+    command = [str(Path(sys.executable).with_name("rollback")), "run", "backup", "-r", "nightly backup"]
     processes.run(layout, "backup", command, seconds=_BACKUP_SECONDS, extra={"ROLLBACK_SANDBOX": str(layout.directory)})
 
 

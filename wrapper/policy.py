@@ -31,6 +31,12 @@ def words(procedure: str) -> list[str]:
     return words
 
 
+def severity_of(procedure: str) -> str:
+    """The severity of a procedure that is no incident's; empty where the operator says it."""
+    severity: str = procedures()[procedure].get("severity", "")
+    return severity
+
+
 def components() -> dict[str, dict[str, Any]]:
     """What can be rolled back alone: name -> its row."""
     components: dict[str, dict[str, Any]] = data("services")["rollback_components"]

@@ -55,7 +55,8 @@ def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
     services = planning.changed_services(earlier) if reversal else arguments["services"]
     severity = validate.severity(arguments["severity"] or earlier.get("severity", ""))
     forward = arguments["archive_of"] is not None
-    check_severity(severity, arguments["policy"], arguments["anyway"] or forward or reversal is not None)
+    harmless = forward or arguments["takes_backup"]
+    check_severity(severity, arguments["policy"], arguments["anyway"] or harmless or reversal is not None)
     unknown = [service for service in services if service not in arguments["catalogue"]]
     if unknown:
         raise BadInput(f"services: {', '.join(unknown)} is not in the catalogue ({', '.join(arguments['catalogue'])})")
@@ -66,7 +67,7 @@ def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
         "procedure": validate.identifier(arguments["procedure"], "procedure"),
         "severity": severity,
         "reason": validate.reason(arguments["reason"] or earlier.get("reason")),
-        "approval": approval_for(severity, arguments["policy"], reversal),
+        "approval": approval_for(severity, arguments, reversal),
         "asked": asked(arguments),
         "services": planned_services(control, arguments, recovery, reversal, earlier),
         **recovery,
@@ -93,10 +94,11 @@ def asked(arguments: dict[str, Any]) -> dict[str, Any]:
     return {choice: arguments[choice] for choice in CHOICES if arguments[choice]}
 
 
-def approval_for(severity: str, policy: dict[str, Any], reversal: dict[str, str] | None) -> dict[str, Any]:
-    """Whether the severity asks for an approval, and whose; an abort needs none, it only goes back."""
+def approval_for(severity: str, arguments: dict[str, Any], reversal: dict[str, str] | None) -> dict[str, Any]:
+    """Whether the severity asks for an approval, and whose; an abort only goes back, and a backup changes nothing."""
+    policy = arguments["policy"]
     aborts = reversal is not None and reversal["how"] == "abort"
-    need = "none" if aborts else policy["severities"][severity]["approval"]
+    need = "none" if aborts or arguments["takes_backup"] else policy["severities"][severity]["approval"]
     return {"need": need, "roles": policy["approval"]["roles"]}
 
 

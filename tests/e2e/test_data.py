@@ -111,7 +111,7 @@ def test_what_a_schema_rollback_set_aside_comes_back_with_the_fixed_release(sand
 
 
 def test_a_backup_says_what_it_was_proved_by(sandbox: Sandbox) -> None:
-    done = sandbox.rollback("run", "backup", "-s", "P0", "-r", "before the migration")
+    done = sandbox.rollback("run", "backup", "-r", "before the migration")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"DONE: {run_of(done.stdout)}: a restore of the backup equals what was backed up" in done.stdout
     assert [one["run"] for one in backups(sandbox)] == [run_of(done.stdout)]

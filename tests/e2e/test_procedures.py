@@ -206,6 +206,7 @@ def test_an_empty_group_is_a_failure(broken: Sandbox, tmp_path: Path) -> None:
 
 COMMAND_LINE = [
     (("run", "backend", "-s", "P7", "-r", "testing"), "severity: 'P7'"),
+    (("run", "backend", "-r", "testing"), "severity: ''"),
     (("run", "mainframe", "-s", "P0", "-r", "testing"), "'mainframe' is not one of backend, frontend, full_system"),
     (("run", "backend", "-s", "P0", "-r", "x"), "reason: "),
     (("run", "backend", "-s", "P0", "-r", "testing", "--to", "main^"), "to: 'main^'"),

@@ -23,7 +23,7 @@ def _request_options(command: Any) -> Any:
     for option in reversed([
         click.argument("service", shell_complete=completion.services),
         click.argument("component", required=False, shell_complete=completion.components),
-        click.option("-s", "--severity", required=True, metavar="P0..P3", help="The severity of the incident."),
+        click.option("-s", "--severity", metavar="P0..P3", help="The severity of the incident; a backup needs none."),
         REASON,
         click.option("--to", metavar="RELEASE", shell_complete=completion.releases,
                      help="The release to go back to, instead of the last good one."),
@@ -47,7 +47,7 @@ def request(service: str, **said: Any) -> dict[str, Any]:
         known = ", ".join(policy.components())
         raise click.BadParameter(f"component: say 'component NAME'; the components are {known}")
     variables = {
-        "severity": options.checked(validate.severity, said["severity"]),
+        "severity": options.checked(validate.severity, said["severity"] or policy.severity_of(service)),
         "reason": options.checked(validate.reason, said["reason"]),
         "anyway": said.get("anyway", False),
         **options.said_words(service, said.get("words", ())),
@@ -84,7 +84,7 @@ def plan(service: str, inventory: Path, as_json: bool, **said: Any) -> None:
 @JSON
 def run(service: str, yes: bool, inventory: Path, as_json: bool, **said: Any) -> None:
     variables = request(service, **said)
-    how = policy.severity(variables["severity"])["rollback"]
+    how = "at_once" if policy.severity_of(service) else policy.severity(variables["severity"])["rollback"]
     if how == "evaluate" and not yes and not as_json:
         _show_evaluation(inventory)
     if how in ("evaluate", "ask") and not yes:
