@@ -60,20 +60,28 @@ def _show(result: dict[str, Any], as_json: bool, text: str) -> None:
 @sandbox.command()
 @_DIRECTORY
 @click.option("--port-base", type=click.IntRange(1024, 65000), default=where.DEFAULT_PORT_BASE, show_default=True)
+@click.option(
+    "--machines",
+    type=click.IntRange(0),
+    default=0,
+    help="Backend hosts with a network of their own, reached by SSH; needs root. [default: two directories]",
+)
 @_JSON
 @_plainly
-def up(directory: Path, port_base: int, as_json: bool) -> None:
+def up(directory: Path, port_base: int, machines: int, as_json: bool) -> None:
     """Bring the sandbox up; nothing happens when it is up already."""
     from ansible_collections.marketsage.rollback.sandbox import stack, state
 
     try:
-        layout = where.Layout(directory.absolute(), port_base)
+        layout = where.Layout(directory.absolute(), port_base, machines)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     started = stack.up(layout, _steps())
     layout = stack.at(layout.directory)
     front = layout.url("front")
     text = f"The sandbox {'is up' if started else 'was up already'}: {front} (Host: api., app. or admin.marketsage.com)"
+    if layout.machines:
+        text += f"\nIts hosts are named by the inventory {layout.inventory}."
     _show({"started": started, **state.read(layout)}, as_json, text)
 
 

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
-from ansible_collections.marketsage.rollback.sandbox import build, node, processes
+from ansible_collections.marketsage.rollback.sandbox import build, machines, node, processes
 from ansible_collections.marketsage.rollback.sandbox.build import Release
-from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, Layout
+from ansible_collections.marketsage.rollback.sandbox.layout import MACHINE_METRICS_PORT, MACHINE_PORT, Layout
 from ansible_collections.marketsage.rollback.sandbox.origins import git, repository
 from ansible_collections.marketsage.rollback.sandbox.processes import MARK, SandboxError
 from ansible_collections.marketsage.rollback.sandbox.servers import IMPORT_ROOT, PACKAGE, node_environment
@@ -38,15 +38,15 @@ def deploy(layout: Layout, service: str, ref: str) -> Release:
 
 
 def _deploy_backend(layout: Layout, release: Release) -> None:
-    _on_every_host(lambda host: _place(layout, host, release))
+    _on_every_host(layout, _place, release)
     _migrate(layout, release)
-    _on_every_host(lambda host: _switch(layout, host, release))
-    _on_every_host(lambda host: _reload(layout, host))
+    _on_every_host(layout, _switch, release)
+    _on_every_host(layout, _reload)
 
 
 def leave_traces(layout: Layout, release: Release) -> None:
     """What the deploy of a backend release that is live no more has left: its files and its line in the history."""
-    for host in HOSTS:
+    for host in layout.hosts:
         _place(layout, host, release)
         _switch(layout, host, release)
 
@@ -58,13 +58,18 @@ def _migrate(layout: Layout, release: Release) -> None:
         ["node_modules/.bin/prisma", "migrate", "deploy"],
         seconds=_STEP_SECONDS,
         extra={**node_environment(), "DATABASE_URL": secret(layout, "database_url")},
-        cwd=layout.host(HOSTS[0]) / "releases" / release.id,
+        cwd=layout.host(layout.hosts[0]) / "releases" / release.id,
     )
 
 
-def _on_every_host(work: Callable[[str], None]) -> None:
-    with ThreadPoolExecutor(len(HOSTS)) as pool:
-        list(pool.map(work, HOSTS))
+def _on_every_host(layout: Layout, work: Callable[..., None], *arguments: Release) -> None:
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda host: work(layout, host, *arguments), layout.hosts))
+
+
+def make_hosts(layout: Layout) -> None:
+    """The backend hosts as they are before the first deploy."""
+    _on_every_host(layout, make_host)
 
 
 def make_host(layout: Layout, name: str) -> None:
@@ -91,7 +96,10 @@ def make_host(layout: Layout, name: str) -> None:
     ecosystem = f"module.exports = {json.dumps({'apps': [application]}, indent=2)};\n"
     write_private(host / "ecosystem.config.cjs", ecosystem)
     (layout.pids / name).unlink(missing_ok=True)
-    (layout.pids / name).symlink_to(host / ".pm2" / "pm2.pid")
+    if layout.machines:
+        machines.start(layout, name)
+    else:
+        (layout.pids / name).symlink_to(host / ".pm2" / "pm2.pid")
 
 
 def _install_programs(directory: Path) -> None:
@@ -108,15 +116,30 @@ def _install_programs(directory: Path) -> None:
 def _application_environment(layout: Layout, name: str) -> dict[str, str]:
     return {
         "NODE_ENV": "production",
-        "PORT": str(layout.port(name)),
-        "METRICS_BASE_PORT": str(layout.port(f"{name}-metrics")),
-        "DATABASE_URL": secret(layout, "database_url"),
-        "REDIS_URL": f"redis://127.0.0.1:{layout.port('redis')}",
+        **_addresses(layout, name),
         "JWT_SECRET": secret(layout, "jwt_secret"),
         "SESSION_SECRET": secret(layout, "session_secret"),
         "LOGIN_EMAIL": LOGIN_EMAIL,
         "LOGIN_PASSWORD": secret(layout, "smoke_password"),
         MARK: str(layout.directory),
+    }
+
+
+def _addresses(layout: Layout, name: str) -> dict[str, str]:
+    """Where the application listens, and where it finds database and Redis."""
+    if layout.machines:
+        return {
+            "HOST": "0.0.0.0",
+            "PORT": str(MACHINE_PORT),
+            "METRICS_BASE_PORT": str(MACHINE_METRICS_PORT),
+            "DATABASE_URL": f"{layout.database_url_at(layout.gateway)}?schema=public",
+            "REDIS_URL": f"redis://{layout.gateway}:{layout.port('redis')}",
+        }
+    return {
+        "PORT": str(layout.port(name)),
+        "METRICS_BASE_PORT": str(layout.port(f"{name}-metrics")),
+        "DATABASE_URL": secret(layout, "database_url"),
+        "REDIS_URL": f"redis://127.0.0.1:{layout.port('redis')}",
     }
 
 
@@ -161,6 +184,8 @@ def _pm2(layout: Layout, name: str, *arguments: str) -> None:
     host = layout.host(name)
     variables = {**node_environment(), "PM2_HOME": str(host / ".pm2")}
     command = [str(node.pm2()), *arguments]
+    if layout.machines:
+        command, variables = machines.there(layout, name, command, variables, host), {}
     processes.run(layout, f"{name}-pm2", command, seconds=_STEP_SECONDS, extra=variables, cwd=host)
 
 

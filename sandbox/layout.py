@@ -10,6 +10,10 @@ DEFAULT_PORT_BASE = int(os.environ.get("ROLLBACK_PORT_BASE", "24000"))
 HOSTS = ("api-1", "api-2")
 _LONGEST_SOCKET = "hosts/api-1/.pm2/interactor.sock"
 _SOCKET_PATH_LIMIT = 107
+# Where the API listens on a machine of its own, and its first worker's metrics.
+MACHINE_PORT = 3000
+MACHINE_METRICS_PORT = 3100
+_PORTS_OF_ONE = 50
 
 
 def default_directory() -> Path:
@@ -30,10 +34,14 @@ def cache_directory() -> Path:
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths and ports of one sandbox; inventories/sandbox computes the same ones."""
+    """Paths and ports of one sandbox; inventories/sandbox computes the same ones.
+
+    Its backend hosts are two directories, or as many `machines` as are asked for, each with a network of its own.
+    """
 
     directory: Path
     port_base: int = DEFAULT_PORT_BASE
+    machines: int = 0
 
     def __post_init__(self) -> None:
         if len(str(self.directory / _LONGEST_SOCKET)) > _SOCKET_PATH_LIMIT:
@@ -43,14 +51,54 @@ class Layout:
     @classmethod
     def existing(cls, directory: Path) -> Layout:
         """The layout of a sandbox that was brought up in `directory`; FileNotFoundError where none was."""
-        return cls(directory, int((directory / "port_base").read_text()))
+        machines = directory / "machines"
+        count = int(machines.read_text()) if machines.exists() else 0
+        return cls(directory, int((directory / "port_base").read_text()), count)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names of the backend hosts."""
+        return tuple(f"api-{number}" for number in range(1, self.machines + 1)) or HOSTS
 
     def port(self, name: str) -> int:
         """The port of one part, by its name in PORTS."""
         return self.port_base + PORTS[name]
 
     def url(self, name: str) -> str:
+        if self.machines and name in self.hosts:
+            return f"http://{self.address(name)}:{MACHINE_PORT}"
         return f"http://127.0.0.1:{self.port(name)}"
+
+    def metrics(self, host: str) -> list[str]:
+        """Where the two workers of a backend host are scraped, as ADDRESS:PORT."""
+        address = self.address(host) if self.machines else "127.0.0.1"
+        first = MACHINE_METRICS_PORT if self.machines else self.port(f"{host}-metrics")
+        return [f"{address}:{first}", f"{address}:{first + 1}"]
+
+    @property
+    def network(self) -> str:
+        """The first three numbers of the machines' addresses, which no other sandbox has."""
+        block = self.port_base // _PORTS_OF_ONE
+        return f"10.{200 + block // 250}.{block % 250}"
+
+    @property
+    def gateway(self) -> str:
+        """This machine's own address in that network."""
+        return f"{self.network}.1"
+
+    def address(self, host: str) -> str:
+        """The address of a machine."""
+        return f"{self.network}.{10 + self.hosts.index(host) + 1}"
+
+    @property
+    def ssh(self) -> Path:
+        """Keys, known hosts and configuration to log in to the machines with."""
+        return self.directory / "ssh"
+
+    @property
+    def inventory(self) -> Path:
+        """The inventory of a sandbox with machines."""
+        return self.directory / "inventory"
 
     def host(self, name: str) -> Path:
         """The directory that stands for one backend host."""
@@ -102,6 +150,11 @@ class Layout:
         return self.haproxy / "maintenance.map"
 
     @property
+    def servers_state(self) -> Path:
+        """The servers that stay drained when HAProxy is reloaded."""
+        return self.haproxy / "servers.state"
+
+    @property
     def control(self) -> Path:
         """The rollback's own state on the control host: lock, fencing number, marks, runs."""
         return self.directory / "control"
@@ -114,7 +167,10 @@ class Layout:
     @property
     def database_url(self) -> str:
         """The application's, whose role owns the database and nothing else."""
-        return f"postgresql://marketsage@127.0.0.1:{self.port('postgres')}/marketsage"
+        return self.database_url_at("127.0.0.1")
+
+    def database_url_at(self, address: str) -> str:
+        return f"postgresql://marketsage@{address}:{self.port('postgres')}/marketsage"
 
     @property
     def admin_database_url(self) -> str:

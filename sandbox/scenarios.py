@@ -17,7 +17,7 @@ import yaml
 from ansible_collections.marketsage.rollback.sandbox import containers, processes
 from ansible_collections.marketsage.rollback.sandbox.build import Release
 from ansible_collections.marketsage.rollback.sandbox.deploy import LOGIN_EMAIL, deploy, secret
-from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, Layout
+from ansible_collections.marketsage.rollback.sandbox.layout import Layout
 from ansible_collections.marketsage.rollback.sandbox.load import Load
 from ansible_collections.marketsage.rollback.sandbox.processes import BadInput, SandboxError
 
@@ -108,7 +108,7 @@ def _await_symptom(layout: Layout, symptom: str, releases: Mapping[str, Release]
 
 def _health_fails(layout: Layout, front: httpx.Client, releases: Mapping[str, Release]) -> bool:
     """Each host answers 500 as the bad release, and HAProxy has no server left."""
-    answers = [httpx.get(f"{layout.url(host)}/api/v2/health", timeout=5, trust_env=False) for host in HOSTS]
+    answers = [httpx.get(f"{layout.url(host)}/api/v2/health", timeout=5, trust_env=False) for host in layout.hosts]
     failing = all(answer.status_code == 500 and _is_from(releases["backend"], answer) for answer in answers)
     return failing and _get(front, "api", "/api/v2/health").status_code == 503
 
@@ -146,7 +146,7 @@ def _connections_run_out(_: Layout, front: httpx.Client, releases: Mapping[str, 
 def _migration_is_applied(layout: Layout, _: httpx.Client, releases: Mapping[str, Release]) -> bool:
     """The database has a migration that came with the release."""
     release = releases["backend"]
-    placed = (layout.host(HOSTS[0]) / "releases").iterdir()
+    placed = (layout.host(layout.hosts[0]) / "releases").iterdir()
     others = set().union(*(_migrations(directory) for directory in placed if directory.name != release.id))
     added = _migrations(release.path) - others
     with psycopg.connect(layout.database_url, connect_timeout=5) as database:

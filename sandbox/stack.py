@@ -15,6 +15,7 @@ from ansible_collections.marketsage.rollback.sandbox import (
     build,
     containers,
     deploy,
+    machines,
     origins,
     people,
     processes,
@@ -23,7 +24,7 @@ from ansible_collections.marketsage.rollback.sandbox import (
 )
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, PORTS, Layout
 from ansible_collections.marketsage.rollback.sandbox.processes import BadInput, SandboxError
-from ansible_collections.marketsage.rollback.sandbox.state import PARTS
+from ansible_collections.marketsage.rollback.sandbox.state import parts
 
 # What production has been through before anything goes wrong: each was deployed and turned out well.
 HISTORY = ("v1.0.0", "v1.1.0")
@@ -34,8 +35,8 @@ _SECRETS = (
 )  # fmt: skip
 _SLACK_WEBHOOKS = ("team", "standard")
 _HEALTHY_SECONDS = 30
-# pm2 asked to end takes as long as its slowest worker may; PostgreSQL asked by SIGTERM waits for its clients.
-_ENDED_BY = {**dict.fromkeys(HOSTS, signal.SIGKILL), "postgres": signal.SIGINT}
+# PostgreSQL asked by SIGTERM waits for its clients.
+_ENDED_BY = {"postgres": signal.SIGINT}
 
 Say = Callable[[str], None]
 
@@ -45,8 +46,12 @@ def up(layout: Layout, say: Say) -> bool:
     if layout.directory.exists() and _is_up(layout):
         return False
     _refuse_taken_ports(layout)
+    if layout.machines:
+        machines.refuse_impossible(layout.machines)
     _make_directory(layout)
     try:
+        if layout.machines:
+            machines.make_network(layout)
         _bring_up(layout, say)
     except BaseException:
         end_processes(layout)
@@ -63,7 +68,7 @@ def _is_up(layout: Layout) -> bool:
     existing = at(layout.directory)
     if not processes.survivors(existing):
         return False
-    _require(existing, PARTS)
+    _require(existing, parts(existing))
     return True
 
 
@@ -78,13 +83,13 @@ def at(directory: Path) -> Layout:
 def running(directory: Path) -> Layout:
     """The sandbox in a directory with every part of it running; SandboxError when it is not so."""
     layout = at(directory)
-    _require(layout, PARTS)
+    _require(layout, parts(layout))
     return layout
 
 
-def _require(layout: Layout, parts: Iterable[str]) -> None:
-    expected = set(parts) - (set() if layout.prometheus.exists() else {"prometheus"})
-    if ended := [part for part in PARTS if part in expected and processes.find(layout, part) is None]:
+def _require(layout: Layout, wanted: Iterable[str]) -> None:
+    expected = set(wanted) - (set() if layout.prometheus.exists() else {"prometheus"})
+    if ended := [part for part in parts(layout) if part in expected and processes.find(layout, part) is None]:
         raise SandboxError(f"{layout.directory}: {', '.join(ended)} not running; run: rollback sandbox down, then up")
 
 
@@ -116,6 +121,8 @@ def _make_directory(layout: Layout) -> None:
         shutil.rmtree(layout.directory)
     layout.directory.mkdir(parents=True, mode=0o700)
     (layout.directory / "port_base").write_text(f"{layout.port_base}\n")
+    if layout.machines:
+        (layout.directory / "machines").write_text(f"{layout.machines}\n")
     for directory in (layout.secrets, layout.logs, layout.pids, layout.control, layout.origin):
         directory.mkdir(mode=0o700)
     for name in _SECRETS:
@@ -163,8 +170,7 @@ def _side_by_side(layout: Layout, say: Say, works: Mapping[str, Callable[[Layout
 
 
 def _ship_backend(layout: Layout) -> None:
-    for host in HOSTS:
-        deploy.make_host(layout, host)
+    deploy.make_hosts(layout)
     *past, live = HISTORY
     for ref in past:
         deploy.leave_traces(layout, build.release(layout.origin, "backend", ref))
@@ -196,7 +202,7 @@ def _everything_answers(layout: Layout) -> bool:
     through_front = [("api", "/api/v2/health/db"), ("api", "/api/v2/health/redis")]
     through_front += [("app", "/api/health"), ("admin", "/"), ("app", "/api/proxy/health")]
     targets = [(f"{front}{path}", {"host": f"{service}.marketsage.com"}) for service, path in through_front]
-    targets += [(f"{layout.url(host)}/api/v2/health", {}) for host in HOSTS]
+    targets += [(f"{layout.url(host)}/api/v2/health", {}) for host in layout.hosts]
     with httpx.Client(timeout=5, trust_env=False) as client:
         return all(_answers_200(client, url, headers) for url, headers in targets)
 
@@ -210,10 +216,10 @@ def _answers_200(client: httpx.Client, url: str, headers: dict[str, str]) -> boo
 
 def reset(layout: Layout, say: Say) -> None:
     """Put a sandbox back as `up` leaves it: releases, deployments, data, marks, no maintenance."""
-    _require(layout, set(PARTS) - {*HOSTS, "railway"})
+    _require(layout, set(parts(layout)) - {*layout.hosts, "railway"})
     _reset_control(layout)
     containers.down(layout)
-    layout.maintenance_map.write_text(servers.MAINTENANCE_OFF)
+    servers.put_balancer_back(layout)
     servers.reload_haproxy(layout)
     works = {"the backend is as it was": _reset_backend, "the frontend is as it was": _reset_frontend}
     _side_by_side(layout, say, works)
@@ -223,11 +229,16 @@ def reset(layout: Layout, say: Say) -> None:
 
 
 def _reset_backend(layout: Layout) -> None:
-    for host in HOSTS:
-        processes.stop(layout, host, _ENDED_BY[host])
+    for host in layout.hosts:
+        _end_host(layout, host)
         shutil.rmtree(layout.host(host))
     seed.restore_database(layout)
     _ship_backend(layout)
+
+
+def _end_host(layout: Layout, host: str) -> None:
+    # pm2 asked to end takes as long as its slowest worker may.
+    processes.stop(layout, host, signal.SIGKILL)
 
 
 def _reset_frontend(layout: Layout) -> None:
@@ -258,9 +269,14 @@ def end_processes(layout: Layout) -> int:
     """End every process of a sandbox, and prove by reading that none is left; how many there were."""
     containers.down(layout)
     running = len(processes.survivors(layout))
-    for part in PARTS:
-        processes.stop(layout, part, _ENDED_BY.get(part, signal.SIGTERM))
+    for part in parts(layout):
+        if part in layout.hosts:
+            _end_host(layout, part)
+        else:
+            processes.stop(layout, part, _ENDED_BY.get(part, signal.SIGTERM))
     processes.end(processes.survivors(layout), seconds=2)
+    if layout.machines:
+        machines.remove_network(layout)
     if left := processes.survivors(layout):
         raise SandboxError(f"{layout.directory}: still running: {', '.join(f'{one.pid} {one.name()}' for one in left)}")
     return running

@@ -8,22 +8,28 @@ import httpx
 import psycopg
 import redis
 from ansible_collections.marketsage.rollback.sandbox import processes
-from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, Layout
+from ansible_collections.marketsage.rollback.sandbox.layout import Layout
 
-# In the order in which they are ended: what serves first, what it serves from last.
-PARTS = ("prometheus", "haproxy", "railway", *HOSTS, "redis", "postgres", "sink")
+_SERVING = ("prometheus", "haproxy", "railway")
+_SERVED_FROM = ("redis", "postgres", "sink")
 _ID_DIGITS = 12
 # Enough connections to meet every worker of a cluster that takes turns.
 _ASKS = 4
 
 
+def parts(layout: Layout) -> tuple[str, ...]:
+    """Every part, in the order in which they are ended: what serves first, what it serves from last."""
+    return (*_SERVING, *layout.hosts, *_SERVED_FROM)
+
+
 def read(layout: Layout) -> dict[str, Any]:
     """Processes, live releases, maintenance and rows; None stands for what does not answer."""
+    found = {part: processes.find(layout, part) for part in parts(layout)}
     return {
         "directory": str(layout.directory),
         "front": layout.url("front"),
-        "processes": {part: process.pid if (process := processes.find(layout, part)) else None for part in PARTS},
-        "hosts": {host: _host(layout, host) for host in HOSTS},
+        "processes": {part: process.pid if process else None for part, process in found.items()},
+        "hosts": {host: _host(layout, host) for host in layout.hosts},
         "railway": _railway(layout),
         "maintenance": _maintenance(layout),
         "rows": {"contacts": _contacts(layout), "sessions": _sessions(layout)},

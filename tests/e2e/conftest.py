@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from ansible_collections.marketsage.rollback.sandbox import scenarios, stack
-from ansible_collections.marketsage.rollback.sandbox.layout import DEFAULT_PORT_BASE, HOSTS, Layout
+from ansible_collections.marketsage.rollback.sandbox.layout import DEFAULT_PORT_BASE, Layout
 from ansible_collections.marketsage.rollback.sandbox.processes import BadInput
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -66,17 +66,25 @@ class Sandbox:
 
     def balancer(self, command: str) -> None:
         """Give HAProxy a command, as somebody at its console could."""
+        assert not self._ask_balancer(command)
+
+    def drained(self) -> list[str]:
+        """The backend hosts that HAProxy sends no new requests to because it was told so."""
+        rows = [line.split() for line in self._ask_balancer("show servers state api").splitlines()[2:]]
+        return [row[3] for row in rows if int(row[6]) & 0x08]
+
+    def _ask_balancer(self, command: str) -> str:
         with socket.socket(socket.AF_UNIX) as runtime:
             runtime.connect(str(self.layout.haproxy / "admin.sock"))
             runtime.sendall(f"{command}\n".encode())
-            assert not runtime.recv(4096).strip()
+            return b"".join(iter(lambda: runtime.recv(65536), b"")).decode().strip()
 
     def shows_page(self) -> bool:
         return self.answer().headers.get("x-maintenance") == "on"
 
     def live(self) -> dict[str, str]:
         """The tag that is live on each backend host, by its own history and link."""
-        return {host: self.revisions(host)[-1]["ref"] for host in HOSTS}
+        return {host: self.revisions(host)[-1]["ref"] for host in self.layout.hosts}
 
     def revisions(self, host: str) -> list[dict[str, Any]]:
         lines = (self.layout.host(host) / "revisions.jsonl").read_text().splitlines()
@@ -98,10 +106,10 @@ class Sandbox:
         return state
 
 
-def up_on_free_ports(directory: Path) -> Layout:
+def up_on_free_ports(directory: Path, machines: int = 0) -> Layout:
     """Bring a sandbox up on the first base whose ports are all free."""
     for base in PORT_BASES:
-        layout = Layout(directory, base)
+        layout = Layout(directory, base, machines)
         try:
             stack.up(layout, quietly)
         except BadInput:

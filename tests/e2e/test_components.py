@@ -11,8 +11,9 @@ import httpx
 import pytest
 import redis
 from ansible_collections.marketsage.rollback.sandbox import scenarios
+from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
-from conftest import HOSTS, REPOSITORY, Sandbox
+from conftest import REPOSITORY, Sandbox
 from test_procedures import plan_in
 
 SAID = ("-s", "P0", "-r", "one component is broken")

@@ -12,8 +12,9 @@ import psycopg
 import pytest
 import redis
 from ansible_collections.marketsage.rollback.plugins.module_utils.ending import QUEUED
+from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
-from conftest import HOSTS, REPOSITORY, Sandbox
+from conftest import REPOSITORY, Sandbox
 
 FAULTS = Path(__file__).with_name("faults")
 SAID = ("-e", "severity=P0", "-e", 'reason="health answers 500"')

@@ -13,7 +13,8 @@ from typing import Any
 import pexpect
 import pytest
 import yaml
-from conftest import BIN, HOSTS, REPOSITORY, Sandbox
+from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS
+from conftest import BIN, REPOSITORY, Sandbox
 
 POLICY = yaml.safe_load((REPOSITORY / "playbooks/group_vars/all/policy.yml").read_text())["rollback_policy"]
 SERVICES = (("backend",), ("frontend",), ("full_system",), ("sessions",))

@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
-from conftest import HOSTS, Sandbox
+from conftest import Sandbox
 
 SAID = ("-e", "severity=P0", "-e", 'reason="health answers 500"')
 GOOD = dict.fromkeys(HOSTS, "v1.1.0")

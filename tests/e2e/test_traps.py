@@ -21,8 +21,8 @@ import psycopg
 import pytest
 from ansible_collections.marketsage.rollback.plugins.modules import postgres_fence, rollback_branch
 from ansible_collections.marketsage.rollback.sandbox import build, origins, servers, state
-from ansible_collections.marketsage.rollback.sandbox.layout import Layout
-from conftest import HOSTS, Sandbox
+from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, Layout
+from conftest import Sandbox
 from psycopg import sql
 from test_procedures import SAID, plan_in
 

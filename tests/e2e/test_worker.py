@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import BIN, HOSTS, REPOSITORY, Sandbox
+from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS
+from conftest import BIN, REPOSITORY, Sandbox
 
 VARIABLES = {"severity": "P0", "reason": "health answers 500"}
 NOT_THIS_CHECKOUT = {"ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "False"}

@@ -18,7 +18,7 @@ app.use(introduce);
 app.use(measure);
 app.getHttpAdapter().get('/metrics', serveMetrics);
 app.use(sessions());
-await app.listen(Number(process.env.PORT ?? 3000), '127.0.0.1');
+await app.listen(Number(process.env.PORT ?? 3000), process.env.HOST ?? '127.0.0.1');
 listenForScrapes();
 process.once('SIGINT', stop);
 process.once('SIGTERM', stop);

@@ -39,6 +39,6 @@ export function listenForScrapes() {
   const base = process.env.METRICS_BASE_PORT;
   if (!base) return;
   createServer(serveMetrics)
-    .listen(Number(base) + Number(worker), '127.0.0.1')
+    .listen(Number(base) + Number(worker), process.env.HOST ?? '127.0.0.1')
     .unref();
 }
