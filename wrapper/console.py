@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import criteria, watching
 from ansible_collections.marketsage.rollback.wrapper.progress import Happening, Step
-from ansible_collections.marketsage.rollback.wrapper.scene import Scene
+from ansible_collections.marketsage.rollback.wrapper.scene import Scene, batch_line
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -104,6 +104,7 @@ _SAYINGS: dict[str, Callable[[Happening], list[str]]] = {
     "schema": schema_lines,
     "step_started": lambda told: [f"> {told['step']} (budget {clock(told['budget'])})"],
     "step_finished": _step_finished,
+    "batch": lambda told: [f"  {batch_line(told)}"],
     "checks": _checks,
     "watched": lambda told: [watching.brief(told)],
     "judged": lambda told: [*watching.lines(told["watch"]), *criteria.lines(told["criteria"])],
@@ -176,7 +177,8 @@ class LiveTable:
         current = self.scene.current
         if current is None:
             return []
-        lines = [Text(f"now      {self.scene.awaited}", style="cyan")] if self.scene.awaited else []
+        now = ": ".join(filter(None, (self.scene.batch, self.scene.awaited)))
+        lines = [Text(f"now      {now}", style="cyan")] if now else []
         if current.name in self.on_failure:
             lines.append(Text(f"if not   {self.on_failure[current.name]}", style="yellow"))
         return lines + [

@@ -46,7 +46,9 @@ def environment() -> dict[str, str]:
         "ANSIBLE_HOST_KEY_CHECKING": "True",
         "ANSIBLE_HOST_PATTERN_MISMATCH": "ignore",
         "ANSIBLE_PIPELINING": "True",
-        "ANSIBLE_FORKS": "20",
+        "ANSIBLE_FORKS": "50",
+        "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=300s -o ConnectTimeout=10 "
+        "-o ServerAliveInterval=5 -o ServerAliveCountMax=3",
     }
 
 

@@ -113,6 +113,8 @@ class Progress:
         if "sql" in values and "at_risk" in values and values.get("undone") and not self._schema_told:
             self._schema_told = True
             yield self._happening("schema", **{key: values[key] for key in ("undone", "at_risk", "sql", "archive")})
+        if "batch" in values:
+            yield self._happening("batch", **values["batch"])
         if "results" in values and "passes" in values:
             yield self._happening("checks", host=data["host"], passed=values["passed"], results=values["results"])
         yield from self._watched(values)

@@ -59,7 +59,7 @@ def steps(path: Path) -> list[dict[str, Any]]:
 def _groups(hosts: str, given: dict[str, Any]) -> list[str]:
     """The groups of an inventory that a play's pattern means, in the reader's words."""
     pattern = str(given.get("rollback_reads", "")) if "rollback_reads" in hosts else hosts
-    names = (name.removeprefix("planned_").removesuffix("_planned") for name in pattern.split(":") if name)
+    names = (re.sub(r"^(planned|page|at_once|rolling)_|_planned$", "", name) for name in pattern.split(":") if name)
     return [_CALLED.get(name, name) for name in names]
 
 
@@ -84,9 +84,9 @@ def _lines(tasks: list[Task], place: _Place) -> Iterator[str]:
     for task in tasks:
         if "block" in task:
             yield from _lines(task["block"], place)
-            if task.get("rescue"):
+            if rescue := list(_lines(task.get("rescue", []), place.below())):
                 yield place.line("If that fails:")
-                yield from _lines(task["rescue"], place.below())
+                yield from rescue
             continue
         module = next(key for key in task if key not in _KEYWORDS)
         if module in _PLUMBING:

@@ -23,6 +23,7 @@ class Scene:
         self.run: str | None = None
         self.watch: dict[str, Any] = {}
         self.awaited = ""
+        self.batch = ""
         self.details: deque[str] = deque(maxlen=_DETAILS)
         self.exit_code: int | None = None
         self._clock = clock
@@ -64,11 +65,14 @@ class Scene:
     def _step_started(self, happening: Happening) -> None:
         step = self._step(happening)
         step.status, step.began = "running", happening["elapsed"]
-        self.awaited = ""
+        self.awaited = self.batch = ""
 
     def _step_finished(self, happening: Happening) -> None:
         step = self._step(happening)
         step.status, step.seconds = happening["status"], happening["seconds"]
+
+    def _batch(self, happening: Happening) -> None:
+        self.batch = batch_line(happening)
 
     def _task_started(self, happening: Happening) -> None:
         self.awaited = without_role(happening["task"])
@@ -81,6 +85,11 @@ class Scene:
 
     def _step(self, happening: Happening) -> Step:
         return next(step for step in self.steps if step.name == happening["step"])
+
+
+def batch_line(batch: Happening) -> str:
+    """Which hosts are rolled back now, of how many batches."""
+    return f"batch {batch['number']} of {batch['of']}: {', '.join(batch['hosts'])}"
 
 
 def without_role(task: str) -> str:

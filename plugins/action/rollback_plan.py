@@ -11,6 +11,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils import (
     marks,
     planning,
     recovery_planning,
+    rolling,
     session_planning,
     steps,
     validate,
@@ -61,6 +62,7 @@ def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise BadInput(f"services: {', '.join(unknown)} is not in the catalogue ({', '.join(arguments['catalogue'])})")
     recovery = recovery_planning.part(arguments["recovery"], arguments["accept_loss"], arguments["anyway"])
+    fleet = fleet_of(arguments)
     plan = {
         "version": PLAN_VERSION,
         "environment": arguments["environment"],
@@ -80,6 +82,9 @@ def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
     superseded = reversal["run"] if reversal and reversal["how"] == "abort" else arguments["instead_of"]
     if superseded:
         plan["instead_of"] = validate.run_id(superseded, "instead_of")
+    without_page = arguments["rolling"] and arguments["policy"]["severities"][severity]["traffic"] == "rolling"
+    for part in plan["services"].values():
+        part.update(rolling.plan_traffic(part, without_page, fleet))
     plan["balancers"] = planning.balancers_for(plan, arguments["balancers"])
     if forward:
         plan["archive"] = archive_for(arguments["archive_of"], arguments["archives"])
@@ -92,6 +97,23 @@ def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
 
 def asked(arguments: dict[str, Any]) -> dict[str, Any]:
     return {choice: arguments[choice] for choice in CHOICES if arguments[choice]}
+
+
+def fleet_of(arguments: dict[str, Any]) -> rolling.Fleet:
+    return rolling.Fleet(arguments["policy"]["rolling"], arguments["servers"], arguments["balancers"])
+
+
+def idle_hosts(plan: dict[str, Any], arguments: dict[str, Any]) -> list[str]:
+    """Those hosts of a rolling plan that serve nobody at the moment and can be reached."""
+    hosts = [host for order in rolling.of_plan(plan).values() for host in rolling.sequence(order, [])]
+    silent = planning.silent_hosts(hosts, arguments["reports"])
+    return [host for host in fleet_of(arguments).idle(hosts) if host not in silent]
+
+
+def drained_hosts(plan: dict[str, Any], arguments: dict[str, Any]) -> list[str]:
+    """Those hosts of the plan that get no requests, because they were drained before."""
+    hosts = [host for service in planning.gated_services(plan) for host in plan["services"][service]["hosts"]]
+    return fleet_of(arguments).drained(hosts)
 
 
 def approval_for(severity: str, arguments: dict[str, Any], reversal: dict[str, str] | None) -> dict[str, Any]:
@@ -123,6 +145,7 @@ def services_to_roll_back(control: Control, arguments: dict[str, Any]) -> dict[s
     if arguments["component"] is not None:
         return service_of_component(arguments["component"], arguments, known)
     wanted = wanted_for(arguments["services"], arguments["to"])
+    fleet = fleet_of(arguments)
     back = arguments["back"] and validate.positive(arguments["back"], "back")
     return {
         service: planning.plan_service(
@@ -135,6 +158,7 @@ def services_to_roll_back(control: Control, arguments: dict[str, Any]) -> dict[s
             back=back,
             verdicts=arguments["schema_verdicts"],
             schema_too=arguments["schema_too"],
+            may_be_silent=fleet.may_fail(arguments["hosts"].get(service, [])),
         )
         for service in arguments["services"]
     }
@@ -285,6 +309,8 @@ class ActionModule(control_action.ControlAction):
         "catalogue": {"type": "dict", "required": True},
         "hosts": {"type": "dict", "required": True},
         "balancers": {"type": "dict", "required": True},
+        "rolling": {"type": "bool", "default": False},
+        "servers": {"type": "dict", "default": {}},
         "reports": {"type": "dict", "required": True},
         "component": {"type": "str"},
         "components": {"type": "dict", "default": {}},
@@ -327,6 +353,8 @@ class ActionModule(control_action.ControlAction):
             "plan": plan,
             "hash": plan_hash,
             "pinned": bool(pinned),
+            "first": idle_hosts(plan, arguments),
+            "drained": drained_hosts(plan, arguments),
             "schema_on": plan["databases"] if needs_working_out(plan) and not pinned else [],
             "summary": planning.summary(plan) + seen,
             "estimates": estimated,

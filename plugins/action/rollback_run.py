@@ -13,6 +13,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils import (
     freeze,
     marks,
     planning,
+    rolling,
     validate,
 )
 from ansible_collections.marketsage.rollback.plugins.module_utils.approval import Approval, Rules
@@ -58,7 +59,8 @@ def open_run(control: Control, request: Request, check_mode: bool) -> dict[str, 
         "owner": record["owner"],
         "approved_by": record["approved_by"],
         "plan": pinned,
-        "hosts": planning.planned_hosts(pinned),
+        "hosts": planning.planned_hosts(pinned, request.first),
+        "batches": rolling.sizes(pinned),
     }
 
 
@@ -72,6 +74,7 @@ class Request:
     approval: str | None
     rules: Rules
     refusal: dict[str, Any] | None = None
+    first: list[str] | None = None
 
     @classmethod
     def of(cls, arguments: dict[str, Any]) -> Request:
@@ -85,7 +88,8 @@ class Request:
             arguments["allowed_signers"] or None,
             arguments["revoked_signers"] or None,
         )
-        return cls(plan, run_id, takeover, arguments["approval"] or None, rules, arguments["refusal"])
+        refusal, first = arguments["refusal"], arguments["first"]
+        return cls(plan, run_id, takeover, arguments["approval"] or None, rules, refusal, first)
 
 
 def refuse_no_takeover(control: Control, request: Request) -> None:
@@ -156,6 +160,16 @@ def withdraw(control: Control, run: Run, reports: dict[str, Any]) -> dict[str, A
     )
 
 
+def next_batch(control: Control, run: Run, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Which batch it is; Held where more of the hosts before it failed than the plan lets."""
+    plan = of_open_run(control, run)
+    ((service, order),) = rolling.of_plan(plan).items()
+    hosts, batch = arguments["hosts"], arguments["batch"]
+    complaints = planning.unproved(plan["services"][service], arguments["reports"])
+    rolling.stop_after_failures(order, hosts, batch, complaints)
+    return {"changed": False, "batch": rolling.place_of(batch, hosts, order)}
+
+
 def close_run(control: Control, run: Run, arguments: dict[str, Any]) -> dict[str, Any]:
     """Mark what was left as bad and what is live as good, write the outcome, free the lock."""
     plan = of_open_run(control, run)
@@ -219,7 +233,11 @@ def status(control: Control) -> dict[str, Any]:
 
 class ActionModule(control_action.ControlAction):
     ARGUMENTS: ClassVar[dict[str, Any]] = {
-        "state": {"type": "str", "required": True, "choices": ["status", "opened", "gated", "withdrawn", "closed"]},
+        "state": {
+            "type": "str",
+            "required": True,
+            "choices": ["status", "opened", "next", "gated", "withdrawn", "closed"],
+        },
         "control_dir": {"type": "path", "required": True},
         "plan": {"type": "dict"},
         "run_id": {"type": "str"},
@@ -237,11 +255,15 @@ class ActionModule(control_action.ControlAction):
             "options": {"id": {"type": "str", "required": True}, "fence": {"type": "int", "required": True}},
         },
         "reports": {"type": "dict"},
+        "hosts": {"type": "list", "elements": "str"},
+        "batch": {"type": "list", "elements": "str"},
+        "first": {"type": "list", "elements": "str", "default": []},
         "refusal": {"type": "dict"},
         "given_up": {"type": "bool", "default": False},
     }
     REQUIRED_IF: ClassVar[list[Any]] = [
         ("state", "opened", ["plan"]),
+        ("state", "next", ["run", "reports", "hosts", "batch"]),
         ("state", "gated", ["run", "reports"]),
         ("state", "withdrawn", ["run", "reports"]),
         ("state", "closed", ["run", "reports"]),
@@ -254,7 +276,7 @@ class ActionModule(control_action.ControlAction):
         if arguments["state"] == "opened":
             return open_run(control, Request.of(arguments), self._task.check_mode)
         run = Run(arguments["run"]["id"], arguments["run"]["fence"], control.directory)
-        if arguments["state"] == "closed":
-            return close_run(control, run, arguments)
+        if arguments["state"] in ("closed", "next"):
+            return {"closed": close_run, "next": next_batch}[arguments["state"]](control, run, arguments)
         work = {"gated": gate_run, "withdrawn": withdraw}[arguments["state"]]
         return work(control, run, arguments["reports"])

@@ -85,7 +85,8 @@ class CallbackModule(CallbackBase):
             self._failed(result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        self._failed(result)
+        if not result.task.ignore_unreachable:
+            self._failed(result)
 
     def v2_runner_retry(self, result: Any) -> None:
         self._show_watch(result)

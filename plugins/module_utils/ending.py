@@ -24,9 +24,15 @@ class Ending:
         self.failure: dict[str, Any] | None = None
         self.stopped: str | None = None
         self.undelivered: list[str] = []
+        self.failed_hosts: list[str] = []
+        self.servers: dict[str, str] = {}
 
     def succeeded(self, values: dict[str, Any]) -> None:
-        """Take in a task's result; only those of rollback_run say something."""
+        """Take in a task's result; only those of rollback_run and of servers at a balancer say something."""
+        for one in [values, *values.get("results", [])]:
+            server = one.get("server") if isinstance(one, dict) else None
+            if isinstance(server, dict):
+                self.servers[server["name"]] = server["admin"]
         if "status" in values and "run" in values:
             self.run, self.status = values["run"], values["status"]
             self.directory = values.get("directory", "")
@@ -35,6 +41,9 @@ class Ending:
 
     def failed(self, host: str, values: dict[str, Any]) -> None:
         """Take in a task's failure; the first of the collection's own errors is what the run failed of."""
+        values = next((one for one in values.get("results", []) if isinstance(one, dict) and one.get("failed")), values)
+        if host not in ("localhost", *self.failed_hosts):
+            self.failed_hosts.append(host)
         if self.failure is None or (self.failure["exit_code"] is None and values.get("exit_code")):
             self.failure = {
                 "host": host,
@@ -63,14 +72,19 @@ class Ending:
         """The end state and the next step, for a human; nothing where nothing was decided."""
         code = self.exit_code()
         if self.closed:
-            return _closing_lines(self.closed) + self._queued()
+            first, *others = _closing_lines(self.closed)
+            return [first, *self._drained(), *others, *self._queued()]
         if self.stopped:
             unchanged = [] if self.run else ["Nothing was changed."]
-            return [f"STOPPED: {self.stopped}", *unchanged, *self._ways_on(), *self._queued()]
+            return [f"STOPPED: {self.stopped}", *unchanged, *self._drained(), *self._ways_on(), *self._queued()]
         if code is None:
             return ["DONE: nothing to change"] if self.status == "nothing" else []
         failure = self.failure or {"host": "localhost", "msg": "ended before its last step", "advice": ""}
         lines = [f"{NAMES.get(code, 'FAILED')}: {failure['host']}: {failure['msg']}"]
+        others = [host for host in self.failed_hosts if host != failure["host"]]
+        if others:
+            lines.append(f"ALSO FAILED: {', '.join(others)}")
+        lines += self._drained()
         if failure["advice"]:
             lines.append(f"NEXT: {failure['advice']}")
         return lines + self._ways_on() + self._queued()
@@ -98,6 +112,10 @@ class Ending:
         if not self.undelivered:
             return []
         return [f"QUEUED: not told yet: {'; '.join(self.undelivered)}", "NEXT: rollback outbox list, or outbox send"]
+
+    def _drained(self) -> list[str]:
+        drained = [name for name, admin in self.servers.items() if admin == "drain"]
+        return [f"DRAINED: {', '.join(drained)}: no requests until a run proves them"] if drained else []
 
 
 def _closing_lines(outcome: dict[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, MarketSage
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""HAProxy's runtime socket: a maintenance page kept in a map, and one server of a backend.
+"""HAProxy's runtime socket: a maintenance page kept in a map, and the servers of a backend, drained one by one.
 
 The runtime API has no exit status: any text in reply to a change is its refusal.
 """
@@ -126,30 +126,119 @@ class MaintenanceMap:
         write_atomically(self._path, "\n".join(lines) + "\n", mode)
 
 
-class Server:
-    """One server of a backend, taken out of rotation gently and put back."""
+def servers(runtime: Runtime, backend: str) -> dict[str, dict[str, Any]]:
+    """The servers of a backend by name: `admin` (ready, drain, maint), `operational` state, number of `sessions`."""
+    sessions = {row["svname"]: int(row["scur"] or 0) for row in _rows(runtime, "show stat", backend, " 4 -1")}
+    return {
+        row["srv_name"]: {
+            "backend": backend,
+            "name": row["srv_name"],
+            "admin": _admin_state(int(row["srv_admin_state"])),
+            "operational": _OPERATIONAL.get(row["srv_op_state"], "unknown"),
+            "sessions": sessions[row["srv_name"]],
+        }
+        for row in _rows(runtime, "show servers state", backend)
+    }
 
-    def __init__(self, runtime: Runtime, backend: str, name: str) -> None:
+
+class StateFile:
+    """HAProxy's server-state file: the servers that stay drained when it is reloaded or restarted.
+
+    Only what is drained has a line here: the runtime's other states are those of the moment.
+    """
+
+    def __init__(self, runtime: Runtime, path: str) -> None:
+        self._runtime = runtime
+        self._path = path
+
+    def admin(self, backend: str, name: str) -> str:
+        """The administrative state that the server has after a reload."""
+        if not self._text():
+            return "ready"
+        rows = _table(self._text())
+        mine = [row for row in rows if (row["be_name"], row["srv_name"]) == (backend, name)]
+        return _admin_state(int(mine[0]["srv_admin_state"])) if mine else "ready"
+
+    def write(self, backend: str, name: str, admin: str) -> None:
+        """Have the server in this state after a reload; what the file says of others stays."""
+        version, header, *rows = self._runtime.ask(f"show servers state {backend}").splitlines()
+        columns = header.removeprefix("# ").split()
+        owner, server, flags = map(columns.index, ("be_name", "srv_name", "srv_admin_state"))
+
+        def is_mine(row: list[str]) -> bool:
+            return (row[owner], row[server]) == (backend, name)
+
+        kept = [row for row in map(str.split, self._text().splitlines()[2:]) if not is_mine(row)]
+        if admin == "drain":
+            mine = next(filter(is_mine, map(str.split, rows)))
+            mine[flags] = str(_FORCED_DRAIN)
+            kept.append(mine)
+        lines = [version, header, *map(" ".join, kept)]
+        try:
+            write_atomically(self._path, "".join(f"{line}\n" for line in lines), 0o644)
+        except OSError as error:
+            raise Held(f"{self._path} could not be written ({error.strerror}); {backend}/{name} is as it was") from None
+
+    def _text(self) -> str:
+        try:
+            with open(self._path) as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise BadInput(f"state_file: {self._path} cannot be read ({error.strerror})") from None
+
+
+def _admin_state(flags: int) -> str:
+    return "maint" if flags & _FORCED_MAINTENANCE else "drain" if flags & _FORCED_DRAIN else "ready"
+
+
+def _rows(runtime: Runtime, command: str, backend: str, arguments: str = "") -> list[dict[str, str]]:
+    reply = runtime.ask(f"{command} {backend}{arguments}")
+    header, _hash, table = reply.partition("# ")
+    if not table:
+        raise BadInput(f"backend: HAProxy has no backend {backend} ({header.strip()})")
+    return _table(reply)
+
+
+def _table(reply: str) -> list[dict[str, str]]:
+    """The rows of a table of HAProxy's, by the names in its header."""
+    lines = reply.partition("# ")[2].splitlines()
+    return list(csv.DictReader(lines, delimiter="," if "," in lines[0] else " "))
+
+
+class Server:
+    """One server of a backend, taken out of rotation gently and put back; lastingly where there is a state file."""
+
+    def __init__(self, runtime: Runtime, backend: str, name: str, state_file: str | None) -> None:
         self._runtime = runtime
         self._backend = backend
         self._name = name
+        self._file = StateFile(runtime, state_file) if state_file else None
 
     def read(self) -> dict[str, Any]:
-        """Its name, `admin` (ready, drain, maint), `operational` state and number of `sessions`."""
-        fields = self._row("show servers state", "srv_name")
-        flags = int(fields["srv_admin_state"])
-        admin = "maint" if flags & _FORCED_MAINTENANCE else "drain" if flags & _FORCED_DRAIN else "ready"
-        return {
-            "backend": self._backend,
-            "name": self._name,
-            "admin": admin,
-            "operational": _OPERATIONAL.get(fields["srv_op_state"], "unknown"),
-            "sessions": int(self._row("show stat", "svname", arguments=" 4 -1")["scur"]),
-        }
+        """Its state, as `servers` has it, and `lasting`: its `admin` state after a reload, None where nobody knows."""
+        present = servers(self._runtime, self._backend)
+        if self._name not in present:
+            raise BadInput(f"server: backend {self._backend} has no server {self._name}")
+        lasting = self._file.admin(self._backend, self._name) if self._file else None
+        return {**present[self._name], "lasting": lasting}
 
-    def set(self, admin: str) -> None:
-        """Give it the administrative state `ready` or `drain`."""
+    def refuse_last(self) -> None:
+        """Held where it is the only server that serves, so that without it users would meet nobody."""
+        serving = [name for name, state in servers(self._runtime, self._backend).items() if ready(state)]
+        if serving == [self._name]:
+            raise Held(
+                f"server {self._backend}/{self._name} is the last one that serves; without it users would meet nobody",
+                "Put another one back into rotation first.",
+            )
+
+    def set(self, admin: str) -> dict[str, Any]:
+        """Give it the administrative state `ready` or `drain`, first after a reload, then now, and read it back."""
+        if self._file:
+            self._file.write(self._backend, self._name, admin)
         self._runtime.change(f"set server {self._backend}/{self._name} state {admin}")
+        return self.wait(lambda state: state["admin"] == admin, admin)
 
     def wait(self, finished: Callable[[dict[str, Any]], bool], wanted: str) -> dict[str, Any]:
         """Its state once `finished`; Held when it is not so before the deadline."""
@@ -161,17 +250,6 @@ class Server:
             f"server {self._backend}/{self._name} is not {wanted} after {self._runtime.deadline.seconds:g} s: "
             f"{state['admin']}, {state['operational']}, {state['sessions']} sessions"
         )
-
-    def _row(self, command: str, key: str, arguments: str = "") -> dict[str, str]:
-        reply = self._runtime.ask(f"{command} {self._backend}{arguments}")
-        header, _hash, table = reply.partition("# ")
-        if not table:
-            raise BadInput(f"backend: HAProxy has no backend {self._backend} ({header.strip()})")
-        separator = "," if "," in table.splitlines()[0] else " "
-        for row in csv.DictReader(table.splitlines(), delimiter=separator):
-            if row[key] == self._name:
-                return row
-        raise BadInput(f"server: backend {self._backend} has no server {self._name}")
 
 
 def drained(state: dict[str, Any]) -> bool:

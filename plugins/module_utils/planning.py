@@ -3,9 +3,10 @@
 """From what was read to what will be changed: the plan of a run, resolved once and pinned."""
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from ansible_collections.marketsage.rollback.plugins.module_utils import recovery_planning, session_planning
+from ansible_collections.marketsage.rollback.plugins.module_utils import recovery_planning, rolling, session_planning
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import digest
 
@@ -31,18 +32,35 @@ def plan_hash(plan: dict[str, Any]) -> str:
     return digest(plan)
 
 
-def reports_of(service: str, hosts: list[str], reports: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What each host of a service reported; refused where there is no host or one said nothing."""
+def reports_of(
+    service: str, hosts: list[str], reports: dict[str, Any], may_be_silent: int = 0
+) -> dict[str, dict[str, Any]]:
+    """What each host of a service reported; refused where there is no host or too many said nothing."""
     if not hosts:
         raise Refused(f"{service}: its group has no host in the inventory, so there is nothing to roll back")
-    silent = [host for host in hosts if "candidates" not in reports.get(host, {})]
-    if silent:
-        said = "; ".join(f"{host}: {reports.get(host, {}).get('msg', 'unreachable')}" for host in silent)
+    silent = silent_hosts(hosts, reports)
+    if len(silent) > may_be_silent or len(silent) == len(hosts):
+        said = "; ".join(f"{host}: {why}" for host, why in silent.items())
         raise Refused(
             f"{service}: could not be read on {len(silent)} of {len(hosts)} hosts ({said})",
             "Restore the connection to these hosts and run the same command again.",
         )
-    return {host: _in_our_words(reports[host]) for host in hosts}
+    return {host: _in_our_words(reports[host]) for host in hosts if host not in silent}
+
+
+def silent_hosts(hosts: list[str], reports: dict[str, Any]) -> dict[str, str]:
+    """The hosts that could not be read, and why."""
+    return {
+        host: _in_one_line(str(reports.get(host, {}).get("msg", "unreachable")))
+        for host in hosts
+        if "candidates" not in reports.get(host, {})
+    }
+
+
+def _in_one_line(message: str) -> str:
+    """How a message begins and ends: SSH frames its warnings, and says last what it comes to."""
+    lines = [line.strip(" @") for line in message.splitlines() if re.search(r"\w", line)]
+    return " ... ".join(dict.fromkeys([lines[0], lines[-1]])) if lines else message
 
 
 def _in_our_words(report: dict[str, Any]) -> dict[str, Any]:
@@ -79,6 +97,23 @@ def common_candidates(reports: dict[str, dict[str, Any]]) -> list[dict[str, Any]
         candidate
         for candidate in first["candidates"]
         if all(any(other["commit"] == candidate["commit"] for other in report["candidates"]) for report in others)
+    ]
+
+
+def proven_on_some(
+    service: str, reports: dict[str, dict[str, Any]], marks: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Releases marked good that are live on some of the hosts only, and that the others can go back to."""
+    live = live_releases(reports)
+    return [
+        release
+        for release in live
+        if len(live) > 1
+        and mark_of(marks, service, release["commit"]) == "good"
+        and all(
+            any(known["commit"] == release["commit"] for known in [report["live"], *report["candidates"]] if known)
+            for report in reports.values()
+        )
     ]
 
 
@@ -211,19 +246,34 @@ def plan_service(
     verdicts: dict[str, Any] | None,
     schema_too: bool = False,
     back: int | None = None,
+    may_be_silent: int = 0,
 ) -> dict[str, Any]:
     """One service's part of the plan. With `schema_too` its database goes back although its code may stay."""
-    read = reports_of(service, hosts, reports)
+    read = reports_of(service, hosts, reports, may_be_silent)
     live = live_releases(read)
-    chosen = choose(service, live, common_candidates(read), marks, wanted, back=back)
+    candidates = [*proven_on_some(service, read, marks), *common_candidates(read)]
+    chosen = choose(service, live, candidates, marks, wanted, back=back)
     part = _part(settings, read, chosen or live[0])
     if chosen and chosen.get("leaves"):
         part["leaves"] = chosen["leaves"]
+    if len(read) < len(hosts):
+        part["left_out"] = silent_hosts(hosts, reports)
     if settings["uses_database"] and (chosen or schema_too):
         part["schema"] = check_schema(verdicts, chosen or live[0], live, schema_too)
     if not chosen and not part.get("schema", {}).get("rollback"):
         return {**part, "action": "none", "stop_traffic": False}
+    _refuse_schema_behind_a_host(service, part)
     return part
+
+
+def _refuse_schema_behind_a_host(service: str, part: dict[str, Any]) -> None:
+    """Refused where the schema would go back while a host that nobody reaches may still work with it."""
+    left_out = part.get("left_out")
+    if left_out and part.get("schema", {}).get("rollback"):
+        raise Refused(
+            f"{service}: the schema cannot go back while {', '.join(left_out)} is out of reach and may write to it",
+            "Restore the connection to these hosts, or stop them, and run the same command again.",
+        )
 
 
 def reverse_service(
@@ -314,15 +364,20 @@ def changes_database(plan: dict[str, Any]) -> bool:
     return bool(plan.get("archive") or recovery_planning.needs_database(plan))
 
 
-def planned_hosts(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each host that the plan changes, with the groups by which plays name it."""
+def planned_hosts(plan: dict[str, Any], first: list[str] | None = None) -> list[dict[str, Any]]:
+    """Each host that the plan changes, with the groups by which plays name it; rolling, those that come `first` do."""
     groups: dict[str, list[str]] = {}
+    orders = rolling.of_plan(plan)
     for service in gated_services(plan):
-        for host in plan["services"][service]["hosts"]:
-            groups.setdefault(host, []).append(f"planned_{service}")
-    for kind in ("balancer", "database"):
-        for host in plan[f"{kind}s"]:
-            groups.setdefault(host, []).append(f"planned_{kind}")
+        way = "rolling" if service in orders else "at_once"
+        rolled = rolling.sequence(orders[service], first or []) if service in orders else None
+        for host in rolled or plan["services"][service]["hosts"]:
+            groups.setdefault(host, []).extend([f"planned_{service}", f"{way}_{service}"])
+    way = "page" if needs_page(plan) else "rolling"
+    for host in plan["balancers"]:
+        groups.setdefault(host, []).extend(["planned_balancer", f"{way}_balancer"])
+    for host in plan["databases"]:
+        groups.setdefault(host, []).append("planned_database")
     for host in plan.get("session_stores", []):
         groups.setdefault(host, []).append("planned_sessions")
     return [{"name": host, "groups": names} for host, names in groups.items()]
@@ -332,19 +387,26 @@ def verify_reports(plan: dict[str, Any], reports: dict[str, Any]) -> list[str]:
     """What speaks against success: a line for each planned host that did not prove the planned release."""
     complaints = recovery_planning.complaints(plan, reports)
     for service in gated_services(plan):
-        part = plan["services"][service]
-        for host in part["hosts"]:
-            report = reports.get(host) or {}
-            if not report.get("passed"):
-                complaints.append(f"{host}: {why_closed(report)}")
-            elif report.get("release") != part["to"]["release"]:
-                complaints.append(f"{host}: answers as {report.get('release')}, planned is {part['to']['release']}")
+        said = unproved(plan["services"][service], reports)
+        complaints += [f"{host}: {complaint}" for host, complaint in said.items()]
     for host in plan.get("session_stores", []):
         if not (reports.get(host) or {}).get("passed"):
             complaints.append(f"{host}: the sessions in scope are not proved to be gone")
     for host in plan["databases"] if plan.get("archive") else []:
         if not (reports.get(host) or {}).get("passed"):
             complaints.append(f"{host}: the archive is not proved to be back")
+    return complaints
+
+
+def unproved(part: dict[str, Any], reports: dict[str, Any]) -> dict[str, str]:
+    """The hosts of a service that did not prove the planned release, and what each said instead."""
+    complaints = {}
+    for host in part["hosts"]:
+        report = reports.get(host) or {}
+        if not report.get("passed"):
+            complaints[host] = why_closed(report)
+        elif report.get("release") != part["to"]["release"]:
+            complaints[host] = f"answers as {report.get('release')}, planned is {part['to']['release']}"
     return complaints
 
 
@@ -355,8 +417,8 @@ def why_closed(report: dict[str, Any]) -> str:
 
 
 def balancers_for(plan: dict[str, Any], reports: dict[str, dict[str, Any]]) -> list[str]:
-    """The balancers that show the maintenance page while this plan is carried out, from what each reported."""
-    if not needs_page(plan):
+    """The balancers that show the maintenance page or drain hosts while this plan is carried out."""
+    if not needs_page(plan) and not rolling.of_plan(plan):
         return []
     if not reports:
         raise Refused("balancer: its group has no host in the inventory, so traffic could not be stopped")
@@ -390,14 +452,21 @@ def summary(plan: dict[str, Any]) -> list[str]:
         for part in plan["services"].values()
         if part.get("schema")
     ]
-    lines += session_planning.summary(plan) + recovery_planning.summary(plan)
+    lines += session_planning.summary(plan) + recovery_planning.summary(plan) + rolling.summary(plan)
     if "archive" in plan:
         back = f"brought back from {', '.join(plan['databases'])}, nothing newer is overwritten"
         lines.append(f"archive {plan['archive']}: {back}" if plan["archive"] else "archive: all of it was brought back")
-    page = f"maintenance page on {', '.join(plan['balancers'])} meanwhile" if plan["balancers"] else "no page needed"
     if not changes_something(plan):
         return [*lines, "nothing to change"]
-    return [*lines, f"traffic: {page}", approval_line(plan["approval"])]
+    first, *others = _traffic(plan)
+    return [*lines, f"traffic: {first}", *others, approval_line(plan["approval"])]
+
+
+def _traffic(plan: dict[str, Any]) -> list[str]:
+    if needs_page(plan):
+        return [f"maintenance page on {', '.join(plan['balancers'])} meanwhile"]
+    orders = rolling.of_plan(plan).values()
+    return [line for order in orders for line in rolling.traffic_lines(order)] or ["no page needed"]
 
 
 def _leaves_lines(part: dict[str, Any]) -> list[str]:

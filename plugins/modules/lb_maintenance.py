@@ -42,7 +42,9 @@ options:
     description: Why, in one line. Required with O(state=enabled).
     type: str
   force:
-    description: Take a page away, or make it this run's, although somebody else, or nobody known, put it up.
+    description:
+      - Take a page away, or make it this run's, although somebody else, or nobody known, put it up.
+      - With O(state=drained), drain a server although it is the last one that serves.
     type: bool
     default: false
   record_file:
@@ -81,6 +83,12 @@ options:
         description: Value of that header.
         type: str
         default: 'on'
+  cut:
+    description:
+      - With O(state=drained), whether sessions that have not ended after O(timeout) are given up. They are cut when the
+        server is stopped; the module warns of them instead of failing.
+    type: bool
+    default: false
   timeout:
     description: Seconds after which a switch that cannot be seen has failed.
     type: float
@@ -95,8 +103,15 @@ options:
       - It is written before the runtime is changed, so that the page survives a reload and a restart.
     type: path
   backend:
-    description: HAProxy's backend of O(server).
+    description: HAProxy's backend of O(server). With O(state=status) its servers are read too.
     type: str
+  state_file:
+    description:
+      - HAProxy's C(server-state-file), named exactly as haproxy.cfg names it, which has to say
+        C(load-server-state-from-file global) too.
+      - It is written before a server is drained or put back, so that a drained server stays so over a reload and a
+        restart. Without it HAProxy sends requests again after a reload, and the module warns of that.
+    type: path
   server:
     description:
       - With O(provider=haproxy) the server to drain or put back.
@@ -200,6 +215,7 @@ EXAMPLES = r"""
     socket: /run/haproxy/admin.sock
     backend: api
     server: api-1
+    state_file: /var/lib/haproxy/servers.state
     run: "{{ run }}"
 
 - name: Restore traffic through an API of one's own
@@ -268,19 +284,25 @@ repaired:
   returned: when the page was asked for
   type: str
   sample: HAProxy's runtime said on, its map file off
+servers:
+  description: The servers of O(backend) by name, each like RV(server).
+  returned: when O(state=status) and O(backend) is given
+  type: dict
 server:
-  description: The server's C(backend), C(name), C(admin) state, C(operational) state and number of C(sessions).
+  description:
+    - The server's C(backend), C(name), C(admin) state, C(operational) state and number of C(sessions).
+    - C(lasting) is the C(admin) state that it has after a reload, none without O(state_file).
   returned: when a server was asked for
   type: dict
 """
 
-from typing import Any
+from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.marketsage.rollback.plugins.module_utils import balancer, haproxy, validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.caddy import MaintenanceRoute
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
-from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, finish
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held, finish
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import read_secret
 from ansible_collections.marketsage.rollback.plugins.module_utils.maintenance_api import AdminApi, MaintenanceApi
 from ansible_collections.marketsage.rollback.plugins.module_utils.run import RUN_ARGUMENT, Run
@@ -326,9 +348,11 @@ ARGUMENTS = {
             "value": {"type": "str", "default": "on"},
         },
     },
+    "cut": {"type": "bool", "default": False},
     "timeout": {"type": "float", "default": 10},
     "socket": {"type": "str"},
     "map_file": {"type": "path"},
+    "state_file": {"type": "path"},
     "backend": {"type": "str"},
     "server": {"type": "str"},
     "api_url": {"type": "str"},
@@ -390,7 +414,7 @@ def work_on_page(module: AnsibleModule, deadline: Deadline) -> dict[str, Any]:
     page = page_of(params, deadline, module.warn)
     before = page.read()
     if params["state"] == "status":
-        return {"changed": False, **before, "looks": page.look(), "repaired": None}
+        return {"changed": False, **before, "looks": page.look(), "repaired": None, **servers_of(params, deadline)}
     after = balancer.decided(before, params)
     changed = after != before
     if module.check_mode:
@@ -404,25 +428,56 @@ def work_on_page(module: AnsibleModule, deadline: Deadline) -> dict[str, Any]:
     return {"changed": changed, **after, "looks": looks, "repaired": balancer.contradiction(before), "diff": diff}
 
 
+def servers_of(params: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
+    """The servers of the backend, where one is named."""
+    if not params["backend"]:
+        return {}
+    _refuse_other_provider(params)
+    runtime = haproxy.Runtime(haproxy.address(params["socket"]), deadline)
+    return {"servers": haproxy.servers(runtime, validate.identifier(params["backend"], "backend"))}
+
+
+def _refuse_other_provider(params: dict[str, Any]) -> None:
+    if params["provider"] != "haproxy":
+        raise BadInput(f"backend: {params['provider']} has none that could be named; it is for provider haproxy")
+
+
 def work_on_server(module: AnsibleModule, deadline: Deadline) -> dict[str, Any]:
     """Drain one server, or put it back, and wait until it is so."""
     params = module.params
-    if params["provider"] != "haproxy":
-        raise BadInput(f"state: {params['state']} is for provider haproxy")
-    names = [validate.identifier(params[name], name) for name in ("backend", "server")]
-    server = haproxy.Server(haproxy.Runtime(haproxy.address(params["socket"]), deadline), *names)
+    _refuse_other_provider(params)
+    names = validate.identifier(params["backend"], "backend"), validate.identifier(params["server"], "server")
+    state_file = params["state_file"] and validate.absolute_path(params["state_file"], "state_file")
+    runtime = haproxy.Runtime(haproxy.address(params["socket"]), deadline)
+    server = haproxy.Server(runtime, *names, state_file)
     admin, finished = SERVER_STATES[params["state"]]
     before = after = server.read()
-    changed = before["admin"] != admin
+    changed = before["admin"] != admin or before["lasting"] not in (None, admin)
+    if admin == "drain" and not state_file:
+        module.warn(f"{'/'.join(names)}: a reload of HAProxy undoes the drain, because no state_file is named")
     if module.check_mode:
         after = {**before, "admin": admin}
-    elif changed:
-        with Run.of(params["run"]).change(f"server.{params['state']}", before) as change:
-            server.set(admin)
-            change.outcome = after = server.wait(finished, params["state"])
     else:
-        after = server.wait(finished, params["state"])
+        if changed:
+            # Other servers wait for the lock: it is held while this one is switched, not while its sessions end.
+            with Run.of(params["run"]).change(f"server.{params['state']}", before) as change:
+                if admin == "drain" and not params["force"]:
+                    server.refuse_last()
+                change.outcome = server.set(admin)
+        after = wait(module, server, finished)
     return {"changed": changed, "server": after, "diff": {"before": before, "after": after}}
+
+
+def wait(module: AnsibleModule, server: haproxy.Server, finished: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The server's state once it is finished, or with sessions left that are given up."""
+    try:
+        return server.wait(finished, module.params["state"])
+    except Held:
+        state = server.read()
+        if not module.params["cut"] or state["admin"] != "drain":
+            raise
+        module.warn(f"{state['name']}: {state['sessions']} sessions have not ended and will be cut")
+        return state
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:

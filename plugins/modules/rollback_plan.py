@@ -86,6 +86,17 @@ options:
     description: What M(marketsage.rollback.lb_maintenance) read on each host that can show the maintenance page.
     type: dict
     required: true
+  rolling:
+    description:
+      - Whether the procedure can roll hosts back one after the other, without the maintenance page, where the policy
+        wants that for the severity.
+      - The page is shown nevertheless where the schema goes back too, or where hosts cannot be drained.
+    type: bool
+    default: false
+  servers:
+    description: The name that each host has at the balancers, where it is another one.
+    type: dict
+    default: {}
   reports:
     description:
       - What M(marketsage.rollback.release) and M(marketsage.rollback.railway_rollback) read, by host, for a component
@@ -222,6 +233,16 @@ hash:
 pinned:
   description: Whether it is the plan of a run that was begun earlier.
   type: bool
+  returned: success
+first:
+  description: Hosts that serve nobody at the moment, for the O(marketsage.rollback.rollback_run#module:first) of a run.
+  type: list
+  elements: str
+  returned: success
+drained:
+  description: Planned hosts that a balancer sends no requests to because an earlier run drained them.
+  type: list
+  elements: str
   returned: success
 summary:
   description: The plan in lines for a human.

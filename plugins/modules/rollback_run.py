@@ -22,13 +22,14 @@ options:
     description:
       - V(status) only reads who holds the lock and what is marked good and bad.
       - V(opened) takes the lock and pins the plan.
+      - V(next) fails before O(batch) when more of the O(hosts) before it failed than the plan lets.
       - V(gated) fails unless every planned host proved the planned release.
       - V(withdrawn) marks the planned release bad, once what was live before was put back; it always fails, for the run
         is held.
       - V(closed) fails like V(gated), and otherwise marks the releases good and bad, writes the outcome and frees
         the lock. A run that took another one back marks nothing bad.
     type: str
-    choices: [status, opened, gated, withdrawn, closed]
+    choices: [status, opened, next, gated, withdrawn, closed]
     required: true
   control_dir:
     description: The control host's record of the environment.
@@ -77,7 +78,7 @@ options:
     elements: str
     default: []
   run:
-    description: The C(id) and C(fence) of the open run. Required but for O(state=status) and O(state=opened).
+    description: The C(id) and C(fence) of the open run. Required but with O(state=status) and O(state=opened).
     type: dict
     suboptions:
       id:
@@ -93,6 +94,19 @@ options:
       - What M(marketsage.rollback.health_gate) returned on each planned host; with O(state=withdrawn), of those gates
         alone that did not open.
     type: dict
+  hosts:
+    description: The hosts that are rolled back, in their order. Required with O(state=next).
+    type: list
+    elements: str
+  batch:
+    description: Those of O(hosts) that are to be rolled back next. Required with O(state=next).
+    type: list
+    elements: str
+  first:
+    description: With O(state=opened), the hosts that serve nobody at the moment, so that they are rolled back first.
+    type: list
+    elements: str
+    default: []
   refusal:
     description: Why a new run is not opened, as M(marketsage.rollback.rollback_plan) returned it.
     type: dict
@@ -177,6 +191,15 @@ hosts:
   type: list
   elements: dict
   returned: when a run was opened
+batches:
+  description: How many hosts are rolled back at a time where that is done without the maintenance page.
+  type: list
+  elements: int
+  returned: when a run was opened
+batch:
+  description: Which of the batches is next, with C(hosts), C(number) and C(of), how many there are.
+  type: dict
+  returned: when O(state=next)
 passed:
   description: The hosts that proved the planned release.
   type: list

@@ -112,6 +112,34 @@ def test_a_release_whose_build_is_gone_is_built_again(sandbox: Sandbox) -> None:
     assert (sandbox.live(), sandbox.answer().status_code) == (GOOD, 200)
 
 
+def test_below_p0_the_backend_goes_back_host_by_host_and_nobody_meets_a_page(sandbox: Sandbox) -> None:
+    sandbox.break_("backend-errors")
+    lower = sandbox.playbook("backend", "-e", "severity=P2", "-e", 'reason="lists answer 500"', "--check")
+    assert lower.returncode == 0, lower.stdout + lower.stderr
+    with Load(sandbox.layout, rate=50, services=["api"]) as load:
+        done = sandbox.playbook("backend", "-e", "severity=P1", "-e", 'reason="lists answer 500"')
+        result = load.stop()
+    assert done.returncode == 0, done.stdout + done.stderr
+    for output in (lower.stdout, done.stdout):
+        assert "traffic: rolling, without the page, in 2 batches, until more than 0 failed" in plan_in(output)
+    assert (sandbox.live(), sandbox.drained(), sandbox.is_locked()) == (GOOD, [], False)
+    assert (result["kinds"]["maintenance"], result["kinds"]["error"]) == (0, 0), result["errors"]
+    assert missing_rows(sandbox.layout, load.record.acknowledged) == []
+
+
+def test_the_only_host_in_rotation_goes_back_behind_the_page_at_any_severity(sandbox: Sandbox) -> None:
+    sandbox.break_("backend-errors")
+    sandbox.balancer("set server api/api-2 state maint")
+    with Load(sandbox.layout, rate=30, services=["api"]) as load:
+        done = sandbox.playbook("backend", "-e", "severity=P1", "-e", 'reason="lists answer 500"')
+        result = load.stop()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert any("not without the page, because there is only api-1" in line for line in plan_in(done.stdout))
+    assert sandbox.live() == GOOD
+    assert result["kinds"]["maintenance"] > 0
+    assert result["turning_points"]["errors_sent_after_page"] == 0
+
+
 def test_the_frontend_alone_goes_back_without_the_page(sandbox: Sandbox) -> None:
     sandbox.break_("admin-middleware")
     with Load(sandbox.layout, rate=20, services=["app", "admin"]) as load:

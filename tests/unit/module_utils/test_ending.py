@@ -76,3 +76,23 @@ def test_a_run_that_is_done_but_not_told_says_so_and_a_held_one_stays_held() -> 
         end.undelivered = ["alerts (answered 500)"]
         assert "QUEUED: not told yet: alerts (answered 500)" in end.lines()
     assert (done.exit_code(), held.exit_code()) == (10, 20)
+
+
+def test_hosts_that_get_no_requests_are_named_however_it_ends() -> None:
+    drained = {"results": [{"server": {"name": "api-1", "admin": "drain"}}]}
+    ready = {"results": [{"server": {"name": "api-1", "admin": "ready"}}]}
+    assert "DRAINED: api-1" in ending(OPENED, drained, DONE).lines()[1]
+    assert len(ending(OPENED, drained, ready, DONE).lines()) == 1
+
+
+def test_of_a_loop_the_item_that_failed_is_named() -> None:
+    items = [{"failed": False}, {"failed": True, "msg": "server api/api-1 is not ready", "exit_code": 20}]
+    end = ending(OPENED, {"msg": "One or more items failed", "results": items})
+    assert end.lines()[0] == "HELD: api-1: server api/api-1 is not ready"
+
+
+def test_every_host_that_failed_is_named() -> None:
+    end = ending(OPENED, {"msg": "health answered 500", "exit_code": 5})
+    end.failed("api-7", {"msg": "unreachable"})
+    end.failed("localhost", {"msg": "health gate: api-1, api-7", "exit_code": 20})
+    assert end.lines()[:2] == ["HELD: api-1: health answered 500", "ALSO FAILED: api-7"]

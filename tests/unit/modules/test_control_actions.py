@@ -28,10 +28,12 @@ READ = {"live": BAD, "candidates": [{**GOOD, "built": True}]}
 HOSTS = {"backend": ["api-1"], "database": [], "balancer": ["lb"]}
 POLICY = {
     "severities": {
-        "P0": {"rollback": "at_once", "approval": "none", "action": "now"},
-        "P2": {"rollback": "ask", "approval": "required", "action": "ask"},
+        "P0": {"rollback": "at_once", "traffic": "page", "approval": "none", "action": "now"},
+        "P1": {"rollback": "evaluate", "traffic": "rolling", "approval": "none", "action": "evaluate"},
+        "P2": {"rollback": "ask", "traffic": "rolling", "approval": "required", "action": "ask"},
     },
     "approval": {"roles": ["team_lead"], "valid_for": 3600},
+    "rolling": {"first": 1, "batch": 5, "keep_serving": 50, "max_failed": 20, "drain_timeout": 30},
 }
 CLOSING = {"undone": [], "notes": [], "freeze_for": 0, "given_up": False}
 EQUAL = {letter * 12: {"verdict": "equal", "reasons": []} for letter in "ab"}
@@ -56,6 +58,7 @@ def request(**words: Any) -> dict[str, Any]:
         "session_scope": None, "session_stores": {}, "signed_sessions": [],
         "archives": [], "archive_of": None, "schema_too": False, "recovery": None, "accept_loss": "",
         "takes_backup": False, "point_in_time": "", "component": None, "named": False,
+        "rolling": False, "servers": {},
     }  # fmt: skip
     return {**said, **words}
 
@@ -291,3 +294,42 @@ def test_what_a_watch_would_say_is_neither_kept_nor_told_in_check_mode(control: 
     with pytest.raises(rollback_watch.Judged):
         rollback_watch.judge(control, watch, {"health": [], "users": []}, "", check_mode=True)
     assert not Path(control.path("runs", run["id"], "watch.json")).exists()
+
+
+SERVERS = {host: {"admin": "ready", "operational": "running"} for host in ("api-1", "api-2")}
+FLEET = {
+    "severity": "P1", "rolling": True, "hosts": {**HOSTS, "backend": ["api-1", "api-2"]},
+    "reports": {"api-1": READ, "api-2": READ}, "balancers": {"lb": {"enabled": False, "servers": SERVERS}},
+}  # fmt: skip
+
+
+def test_without_the_page_hosts_are_named_in_their_order_and_when_gone_on_with_the_drained_one_goes_first(
+    control: Control, driver_gone: None
+) -> None:
+    plan = resolved(control, **FLEET)
+    begun = opened(control, plan)
+    assert [host for host in begun["hosts"] if "rolling_backend" in host["groups"]] == [
+        {"name": "api-1", "groups": ["planned_backend", "rolling_backend"]},
+        {"name": "api-2", "groups": ["planned_backend", "rolling_backend"]},
+    ]
+    assert begun["batches"] == [1, 1]
+
+    drained = {**SERVERS, "api-2": {"admin": "drain", "operational": "running"}}
+    now = {**FLEET, "servers": {}, "policy": POLICY, "balancers": {"lb": {"enabled": False, "servers": drained}}}
+    again = opened(control, plan, begun["run"]["id"], first=rollback_plan.idle_hosts(plan, now))
+    assert [host["name"] for host in again["hosts"]] == ["api-2", "api-1", "lb"]
+
+    now["reports"] = {**FLEET["reports"], "api-2": {"msg": "unreachable"}}
+    assert rollback_plan.idle_hosts(plan, now) == []
+    assert rollback_plan.drained_hosts(plan, now) == ["api-2"]
+
+
+@pytest.mark.parametrize("words", [{"severity": "P0"}, {"rolling": False}])
+def test_behind_the_page_all_hosts_go_at_once(control: Control, words: dict[str, Any]) -> None:
+    plan = resolved(control, **{**FLEET, **words})
+    assert (plan["services"]["backend"]["stop_traffic"], plan["balancers"]) == (True, ["lb"])
+    begun = opened(control, plan)
+    assert [host["groups"] for host in begun["hosts"]] == [
+        *[["planned_backend", "at_once_backend"]] * 2, ["planned_balancer", "page_balancer"],
+    ]  # fmt: skip
+    assert begun["batches"] == []

@@ -24,13 +24,14 @@ OTHER_RUN = "20261120T080000Z-planned-0001"
 
 
 class HAProxy:
-    """A runtime socket with one map and one server; `deaf` says ok to changes and makes none."""
+    """A runtime socket with one map and two servers, s1 and `other`; `deaf` says ok to changes and makes none."""
 
     def __init__(self, directory: Path) -> None:
         self.socket = str(directory / "admin.sock")
         self.map_file = str(directory / "maintenance.map")
         self.map = {"all": "off", "message": "old words"}
         self.server = {"flags": 0, "sessions": 0}
+        self.other = {"flags": 0, "operational": 2}
         self.deaf = False
         self.refusal = ""
         self.commands: list[str] = []
@@ -49,9 +50,10 @@ class HAProxy:
             return "".join(f"0x55 {key} {value}\n" for key, value in self.map.items())
         if command == "show servers state api":
             header = "# be_id be_name srv_id srv_name srv_op_state srv_admin_state"
-            return f"1\n{header}\n3 api 1 s1 2 {self.server['flags']}\n"
+            other = f"3 api 2 s2 {self.other['operational']} {self.other['flags']}"
+            return f"1\n{header}\n3 api 1 s1 2 {self.server['flags']}\n{other}\n"
         if command == "show stat api 4 -1":
-            return f"# pxname,svname,scur\napi,s1,{self.server['sessions']}\n"
+            return f"# pxname,svname,scur\napi,s1,{self.server['sessions']}\napi,s2,0\n"
         if command.startswith("show"):
             return "Can't find backend.\n"
         return self.change(words)
@@ -191,9 +193,8 @@ def test_status_needs_no_run_and_tells_whose_page_it_is(page: Call) -> None:
 
 def test_what_is_returned_is_what_is_documented(page: Call) -> None:
     documented = yaml.safe_load(lb_maintenance.RETURN)
-    page_result = page("enabled")
-    server_result = page("drained", backend="api", server="s1")
-    assert documented.keys() == (page_result.keys() | server_result.keys()) - {"changed", "diff", "invocation"}
+    results = [page("enabled"), page("drained", backend="api", server="s1"), page("status", backend="api")]
+    assert documented.keys() == set().union(*results) - {"changed", "diff", "invocation", "warnings"}
 
 
 def test_a_change_without_a_run_is_refused(page: Call, haproxy: HAProxy) -> None:
@@ -366,6 +367,44 @@ def test_a_server_with_requests_left_is_not_drained(page: Call, haproxy: HAProxy
 def test_a_server_that_only_says_ok_is_not_drained(page: Call, haproxy: HAProxy) -> None:
     haproxy.deaf = True
     assert page("drained", backend="api", server="s1", timeout=BRIEFLY)["exit_code"] == 20
+
+
+@pytest.mark.parametrize("other", [{"flags": 8, "operational": 2}, {"flags": 0, "operational": 0}])
+def test_the_last_server_that_serves_stays_unless_forced(page: Call, haproxy: HAProxy, other: dict[str, int]) -> None:
+    haproxy.other = other
+    result = page("drained", backend="api", server="s1")
+    assert result["exit_code"] == 20 and "last one that serves" in result["msg"] and haproxy.changes() == []
+    assert page("drained", backend="api", server="s1", force=True)["server"]["admin"] == "drain"
+
+
+def test_a_drain_is_written_down_before_the_runtime_is_told_and_what_the_file_says_of_others_stays(
+    page: Call, haproxy: HAProxy, tmp_path: Path
+) -> None:
+    file = tmp_path / "servers.state"
+    file.write_text("1\n# be_id be_name srv_id srv_name srv_op_state srv_admin_state\n3 api 2 s2 2 1\n4 web 1 s1 2 8\n")
+    server = page("drained", backend="api", server="s1", state_file=str(file))["server"]
+    assert (server["admin"], server["lasting"]) == ("drain", "drain")
+    assert {"3 api 2 s2 2 1", "4 web 1 s1 2 8", "3 api 1 s1 2 8"} == set(file.read_text().splitlines()[2:])
+    assert not page("drained", backend="api", server="s1", state_file=str(file))["changed"]
+    server = page("ready", backend="api", server="s1", state_file=str(file))["server"]
+    assert (server["admin"], server["lasting"]) == ("ready", "ready")
+    assert {"3 api 2 s2 2 1", "4 web 1 s1 2 8"} == set(file.read_text().splitlines()[2:])
+
+
+def test_a_drain_that_a_reload_would_undo_is_written_down_later_and_without_a_file_that_is_said(
+    page: Call, haproxy: HAProxy, tmp_path: Path
+) -> None:
+    result = page("drained", backend="api", server="s1")
+    assert result["server"]["lasting"] is None and "a reload of HAProxy undoes" in str(result["warnings"])
+    result = page("drained", backend="api", server="s1", state_file=str(tmp_path / "servers.state"))
+    assert result["changed"] and result["server"]["lasting"] == "drain" and "warnings" not in result
+
+
+@pytest.mark.parametrize("state", ["drained", "ready"])
+def test_what_cannot_be_written_down_is_not_done(page: Call, haproxy: HAProxy, tmp_path: Path, state: str) -> None:
+    haproxy.server["flags"] = 0 if state == "drained" else 8
+    result = page(state, backend="api", server="s1", state_file=str(tmp_path / "none" / "servers.state"))
+    assert result["exit_code"] == 20 and "is as it was" in result["msg"] and haproxy.changes() == []
 
 
 def test_check_mode_drains_nothing(page: Call, haproxy: HAProxy) -> None:

@@ -84,6 +84,19 @@ def test_a_step_that_waits_shows_how_long_it_took_before(progress: Progress) -> 
     assert any("Act" in line and "~4 s / 1:00" in line for line in lines)
 
 
+def test_the_batch_that_is_rolled_back_is_told_and_shown_beside_what_is_awaited(progress: Progress) -> None:
+    batch = {"hosts": ["api-2", "api-3"], "number": 2, "of": 3}
+    told = task(progress, batch=batch)[0]
+    assert next(iter(console.plain_lines(told))).endswith("batch 2 of 3: api-2, api-3")
+    scene = Scene()
+    for happening in (progress.started("Backend", None), *play(progress, "Act"), told):
+        scene.take(happening)
+    assert scene.batch == "batch 2 of 3: api-2, api-3"
+    for happening in play(progress, "Close"):
+        scene.take(happening)
+    assert scene.batch == ""
+
+
 def test_what_a_schema_rollback_would_do_is_told_once(progress: Progress) -> None:
     at_risk = [{"kind": "column", "table": "public.Contact", "column": "phone", "rows": 3}]
     worked_out = {"undone": {"2_phone": "inverse"}, "sql": ["ALTER\n  TABLE x"], "archive": "rollback_1"}
