@@ -15,7 +15,7 @@ _COMMANDS = {
     **dict.fromkeys(("watch", "history", "show", "verify", "oncall", "doctor", "audit"), f"{_HERE}.looking"),
     **dict.fromkeys(("mark", "freeze", "unfreeze"), f"{_HERE}.deciding"),
     **dict.fromkeys(("ack", "outbox"), f"{_HERE}.telling"),
-    **dict.fromkeys(("runbook", "lint"), f"{_HERE}.documents"),
+    **dict.fromkeys(("report", "runbook", "lint"), f"{_HERE}.documents"),
     "drill": f"{_HERE}.drilling",
     "sandbox": "ansible_collections.marketsage.rollback.sandbox.commands",
 }

@@ -52,7 +52,7 @@ def show_run(run: dict[str, Any]) -> None:
     console.print(steps)
     journal = _table("time", "step", "", "")
     for entry in run["journal"]:
-        journal.add_row(entry["time"][11:19], entry["step"], entry["kind"], entry["host"])
+        journal.add_row(entry["time"][11:19], entry["step"], entry["kind"], entry["at"])
     console.print(journal)
     console.print(f"record: {run['directory']}", highlight=False, soft_wrap=True)
 

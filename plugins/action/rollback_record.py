@@ -6,10 +6,11 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from ansible_collections.marketsage.rollback.plugins.module_utils import audit, planning, steps, validate
+from ansible_collections.marketsage.rollback.plugins.module_utils import audit, criteria, planning, steps, validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Unknown
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import read_json
+from ansible_collections.marketsage.rollback.plugins.module_utils.outbox import Outbox
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
 
 
@@ -37,14 +38,26 @@ def about(control: Control, run: str) -> dict[str, Any]:
 
 def shown(control: Control, run: str) -> dict[str, Any]:
     """Everything that is on record of a run."""
+    plan, entries = control.plan(run) or {}, control.entries(run)
+    watch = read_json(control.path("runs", run, "watch.json"), None)
     return {
         **about(control, run),
         "directory": control.path("runs", run),
-        "plan": control.plan(run),
+        "plan": plan,
         "outcome": control.outcome(run),
         "steps": steps.kept(control.path("runs", run)),
-        "journal": control.journal(run).entries(),
+        "journal": entries,
+        "watch": watch,
+        "criteria": criteria.answered(plan, entries, watch),
+        "messages": told(control, run),
     }
+
+
+def told(control: Control, run: str) -> list[dict[str, Any]]:
+    """What was told of a run, delivered or not, oldest first."""
+    outbox = Outbox(control)
+    known = sorted([*outbox.settled(run), *outbox.waiting(run)], key=lambda one: str(one["created"]))
+    return [{key: one[key] for key in ("channel", "event", "state", "created")} for one in known]
 
 
 def proposed(control: Control) -> list[dict[str, Any]]:

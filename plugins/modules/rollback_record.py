@@ -55,7 +55,9 @@ approvals:
   type: str
   returned: when O(state=proposed)
 shown:
-  description: The run with its plan, outcome, journal, the seconds of its steps and where its record is.
+  description:
+    - The run with its plan, outcome, the seconds of its steps and where its record is.
+    - Also its C(journal) of all hosts, C(watch) (null where it was not watched), C(criteria) and C(messages).
   type: dict
   returned: when O(state=shown)
 """

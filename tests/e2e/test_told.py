@@ -161,6 +161,12 @@ def test_a_slow_regression_that_the_gate_could_not_see_is_caught_and_told(sandbo
     slack = [one for one in received(sandbox) if one["path"] == "/api/chat.postMessage"]
     assert len(slack) == 2, "what is changed wakes nobody"
     assert slack[1]["body"]["text"].startswith("📉 WORSE AGAIN") and "Error rate" in slack[1]["body"]["text"]
+    directory = sandbox.layout.directory / "report"
+    report = sandbox.rollback("report", run, "--output", str(directory))
+    assert report.returncode == 0, report.stdout + report.stderr
+    page = (directory / "report.html").read_text()
+    assert "it is worse again" in page and "<svg" in page and "data:image/png" in page
+    assert "| no | Error rates below baseline |" in (directory / "report.md").read_text()
     kept = json.loads((sandbox.layout.control / "runs" / run / "watch.json").read_text())
     assert (kept["verdict"], len(kept["series"]["Error rate"]) > len(looks)) == ("worse", True)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 from ansible_collections.marketsage.rollback.wrapper import policy
-from ansible_collections.marketsage.rollback.wrapper.commands import answers
-from ansible_collections.marketsage.rollback.wrapper.commands.options import JSON
+from ansible_collections.marketsage.rollback.wrapper.commands import answers, options
+from ansible_collections.marketsage.rollback.wrapper.commands.options import INVENTORY, JSON, RUN
 
 # What renders is imported where it is used, so that --help stays quick.
 # ruff: noqa: PLC0415
@@ -44,3 +44,24 @@ def lint(document: Path, as_json: bool) -> None:
     for one in [] if as_json else found:
         click.echo(f"{document}:{one['line']}: {one['command']}\n    {one['said']}\n    instead: {one['instead']}")
     sys.exit(5 if found else 0)
+
+
+@click.command()
+@RUN
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+              help="Where to [default: with the run's record].")  # fmt: skip
+@INVENTORY
+@JSON
+def report(run_id: str, output: Path | None, inventory: Path, as_json: bool) -> None:
+    """Write what is known of RUN as report.md and report.html, with a draft of the post-mortem."""
+    from ansible_collections.marketsage.rollback.wrapper import report as writer
+
+    options.procedure_of(run_id)
+    found = answers.answer("record.yml", inventory, check=True, record_state="shown", run_id=run_id)
+    directory = output or Path(found["shown"]["directory"])
+    try:
+        files = writer.write(found["shown"], directory)
+    except OSError as error:
+        raise click.BadParameter(f"output: {error}") from None
+    for name in files:
+        answers.say(as_json, str(name), event="written", file=str(name))
