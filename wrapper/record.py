@@ -22,14 +22,26 @@ def _table(*columns: str) -> Table:
 
 def show_list(runs: list[dict[str, Any]]) -> None:
     """Every run in two lines at most, newest first."""
-    table = _table("run", "by", "how it ended", "took")
+    table = _table("run", "by", "how it ended", "took", "restored after")
     for run in runs:
         ended = Text(f"{run['state']}{' ' + str(run['exit_code']) if run['exit_code'] else ''}", _STATES[run["state"]])
         taken = f", taken over from {run['taken_over']['from']}" if run["taken_over"] else ""
         by = f"{run['owner']}{taken}{', approved by ' + run['approved_by'] if run['approved_by'] else ''}"
-        table.add_row(run["run"], by, ended, took(run))
+        restored = "" if run["restored_after"] is None else clock(run["restored_after"])
+        table.add_row(run["run"], by, ended, took(run), restored)
         table.add_row(Text(f"  {run['severity']} {run['reason']}", "dim"))
     Console().print(table if runs else "There was no run yet.")
+
+
+def show_months(months: list[dict[str, Any]]) -> None:
+    """The time to restore by month, and how it has changed since the month before."""
+    if not months:
+        return
+    table = _table("month", "runs", "median time to restore", "")
+    for month, before in zip(months, [*months[1:], None], strict=True):
+        change = "" if before is None else f"{month['median'] - before['median']:+.1f} s"
+        table.add_row(month["month"], str(month["runs"]), clock(month["median"]), Text(change, "dim"))
+    Console().print(table)
 
 
 def took(run: dict[str, Any]) -> str:

@@ -4,9 +4,17 @@
 from __future__ import annotations
 
 import os
+from statistics import median
 from typing import Any, ClassVar
 
-from ansible_collections.marketsage.rollback.plugins.module_utils import audit, criteria, planning, steps, validate
+from ansible_collections.marketsage.rollback.plugins.module_utils import (
+    assessment,
+    audit,
+    criteria,
+    planning,
+    steps,
+    validate,
+)
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Unknown
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import read_json
@@ -18,7 +26,8 @@ def about(control: Control, run: str) -> dict[str, Any]:
     """A run in a few words."""
     plan = control.plan(run) or {}
     outcome = control.outcome(run) or {}
-    openings = [entry["data"] for entry in control.journal(run).entries() if entry["step"] == "open"]
+    entries = control.entries(run)
+    openings = [entry["data"] for entry in entries if entry["step"] == "open"]
     opened: dict[str, Any] = openings[0] if openings else {}
     newest: dict[str, Any] = openings[-1] if openings else {}
     return {
@@ -33,7 +42,29 @@ def about(control: Control, run: str) -> dict[str, Any]:
         "exit_code": outcome.get("exit_code"),
         "opened": opened.get("since"),
         "closed": outcome.get("closed"),
+        "restored_after": restored_after(plan, outcome, entries),
     }
+
+
+def restored_after(plan: dict[str, Any], outcome: dict[str, Any], entries: list[dict[str, Any]]) -> float | None:
+    """Seconds from the opening of a run until traffic was back; None where it did not end well or restored nothing."""
+    if outcome.get("state") != "done" or not outcome.get("opened") or plan.get("takes_backup"):
+        return None
+    back = [one["time"] for one in entries if (one["step"], one["kind"]) == ("maintenance.disabled", "outcome")]
+    began, ended = (assessment.seconds(moment) for moment in (outcome["opened"], (back or [outcome["closed"]])[-1]))
+    return None if began is None or ended is None else round(ended - began, 1)
+
+
+def by_month(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each month, newest first: how many runs restored service, and their median time in seconds."""
+    months: dict[str, list[float]] = {}
+    for run in runs:
+        if run["restored_after"] is not None:
+            months.setdefault(run["opened"][:7], []).append(run["restored_after"])
+    return [
+        {"month": month, "runs": len(seconds), "median": round(median(seconds), 1)}
+        for month, seconds in sorted(months.items(), reverse=True)
+    ]
 
 
 def shown(control: Control, run: str) -> dict[str, Any]:
@@ -90,7 +121,8 @@ class ActionModule(control_action.ControlAction):
         if arguments["state"] == "audited":
             return audited(control)
         if arguments["state"] == "listed":
-            return {"changed": False, "runs": [about(control, run) for run in control.runs()]}
+            runs = [about(control, run) for run in control.runs()]
+            return {"changed": False, "runs": runs, "months": by_month(runs)}
         if arguments["state"] == "proposed":
             approvals = control.path("approvals")
             return {"changed": False, "proposals": proposed(control), "approvals": approvals}

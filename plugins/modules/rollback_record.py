@@ -45,6 +45,13 @@ runs:
   type: list
   elements: dict
   returned: when O(state=listed) or O(state=audited)
+months:
+  description:
+    - How it went over the months, newest first. C(runs) that restored service, and the C(median) of their
+      C(restored_after), seconds from the opening of a run until traffic was back.
+  type: list
+  elements: dict
+  returned: when O(state=listed)
 proposals:
   description: The plans that wait for an approval, each with its C(hash), its C(plan), and C(summary) in lines.
   type: list

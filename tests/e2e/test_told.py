@@ -161,6 +161,9 @@ def test_a_slow_regression_that_the_gate_could_not_see_is_caught_and_told(sandbo
     slack = [one for one in received(sandbox) if one["path"] == "/api/chat.postMessage"]
     assert len(slack) == 2, "what is changed wakes nobody"
     assert slack[1]["body"]["text"].startswith("📉 WORSE AGAIN") and "Error rate" in slack[1]["body"]["text"]
+    history = json.loads(sandbox.rollback("history", "--json").stdout)
+    (restored,) = (one["restored_after"] for one in history["runs"])
+    assert 0 < restored == history["months"][0]["median"]
     directory = sandbox.layout.directory / "report"
     report = sandbox.rollback("report", run, "--output", str(directory))
     assert report.returncode == 0, report.stdout + report.stderr

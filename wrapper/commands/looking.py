@@ -48,12 +48,16 @@ def assess(inventory: Path, as_json: bool) -> None:
 @INVENTORY
 @JSON
 def history(inventory: Path, as_json: bool) -> None:
-    """List every run: who, why, how it ended, how long it took."""
+    """List every run: who, why, how it ended, how long until service was restored, and that by month."""
     from ansible_collections.marketsage.rollback.wrapper import record
 
     found = answers.answer("record.yml", inventory, check=True)
     completion.remember(inventory, runs=[run["run"] for run in found["runs"]])
-    answers.print_json(runs=found["runs"]) if as_json else record.show_list(found["runs"])
+    if as_json:
+        answers.print_json(runs=found["runs"], months=found["months"])
+        return
+    record.show_list(found["runs"])
+    record.show_months(found["months"])
 
 
 @click.command()

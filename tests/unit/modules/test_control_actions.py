@@ -333,3 +333,35 @@ def test_behind_the_page_all_hosts_go_at_once(control: Control, words: dict[str,
         *[["planned_backend", "at_once_backend"]] * 2, ["planned_balancer", "page_balancer"],
     ]  # fmt: skip
     assert begun["batches"] == []
+
+
+def test_the_time_to_restore_ends_when_traffic_is_back_and_is_told_by_month(control: Control) -> None:
+    run = opened(control, resolved(control))["run"]
+    with Run(run["id"], run["fence"], control.directory).change("maintenance.disabled", {}):
+        pass
+    assert rollback_record.about(control, run["id"])["restored_after"] is None
+    closed(control, run)
+    (about,) = (rollback_record.about(control, one) for one in control.runs())
+    journalled = [one["time"] for one in control.entries(run["id"]) if one["step"] == "maintenance.disabled"]
+    assert about["opened"] <= journalled[-1] <= about["closed"]
+    assert about["restored_after"] is not None
+    months = [("2026-09", 80.0), ("2026-10", 30.0), ("2026-10", 50.0), ("2026-10", None)]
+    runs = [{"opened": f"{month}-01T00:00:00Z", "restored_after": seconds} for month, seconds in months]
+    assert rollback_record.by_month(runs) == [
+        {"month": "2026-10", "runs": 2, "median": 40.0}, {"month": "2026-09", "runs": 1, "median": 80.0},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("plan", "outcome", "seconds"),
+    [
+        ({}, {"state": "done", "opened": "2026-11-24T03:15:00Z", "closed": "2026-11-24T03:16:00Z"}, 60.0),
+        ({}, {"state": "aborted", "opened": "2026-11-24T03:15:00Z", "closed": "2026-11-24T03:16:00Z"}, None),
+        ({"takes_backup": True}, {"state": "done", "opened": "2026-11-24T03:15:00Z", "closed": "x"}, None),
+        ({}, {}, None),
+    ],
+)
+def test_only_a_run_that_restored_service_has_a_time_to_restore(
+    plan: dict[str, Any], outcome: dict[str, Any], seconds: float | None
+) -> None:
+    assert rollback_record.restored_after(plan, outcome, []) == seconds
