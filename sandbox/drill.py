@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +19,17 @@ PORT_BASE = DEFAULT_PORT_BASE + 1000
 RATE = 50
 _LONGEST_SECONDS = 600
 _PHONES = 25
+# So long severity and cause may take to be named.
+_ASSESS_SECONDS = 60
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Drill:
-    """What is broken, and the procedure that has to mend it."""
+    """What can be broken, the usual first, and the procedure that has to mend it."""
 
-    scenario: str
+    scenarios: tuple[str, ...]
     procedure: str
     severity: str = "P0"
     # The release that mends it, where going forward again is part of the drill, and the procedure that then follows.
@@ -35,34 +38,37 @@ class Drill:
 
 
 DRILLS = {
-    "backend": Drill("backend-500", "backend"),
-    "frontend": Drill("admin-middleware", "frontend"),
-    "full-system": Drill("full-system", "full_system"),
-    "database": Drill("migration-destructive", "database", fixed="v1.2.7-fixed", forward="restore_archive"),
+    "backend": Drill(("backend-500", "backend-errors", "auth", "migration-additive"), "backend"),
+    "frontend": Drill(("admin-middleware", "api-proxy", "admin-components"), "frontend"),
+    "full-system": Drill(("full-system", "backend-500", "migration-destructive"), "full_system"),
+    "database": Drill(("migration-destructive",), "database", fixed="v1.2.7-fixed", forward="restore_archive"),
 }
 
 
 @dataclass(frozen=True)
 class Hands:
-    """What a drill asks of its operator: to run a procedure, given its name, the reason and its variables, which
-    returns exit code and run, and to tell how it goes."""
+    """What a drill asks of its operator: to say how bad it is (what rollback_assess returns), to run a procedure, given
+    its name, the reason and its variables, which returns exit code and run, and to tell how it goes."""
 
+    assess: Callable[[], dict[str, Any]]
     run: Callable[[str, str, dict[str, str]], tuple[int, str]]
     say: Say
 
 
-def hold(drill: Drill, layout: Layout, hands: Hands) -> dict[str, Any]:
-    """Hold a drill.
+def hold(drill: Drill, scenario: str, layout: Layout, hands: Hands) -> dict[str, Any]:
+    """Hold a drill with one of its scenarios.
 
-    Returns exit_code, answers (by kind), errors, acknowledged, lost (rows), turning_points (seconds since the load
-    began), and for one that goes forward again `forward` with archived and lost (values).
+    Returns exit_code, assessed (null without a Prometheus), answers (by kind), errors, acknowledged, lost (rows),
+    turning_points (seconds since the load began), and for one that goes forward again `forward` with archived and lost
+    (values).
     """
     stack.up(layout, hands.say)
     with Load(layout, rate=RATE, seconds=_LONGEST_SECONDS) as load:
         hands.say(f"load: {RATE} requests a second on api., app. and admin., a tenth of them writing numbered rows")
-        scenarios.break_(layout, drill.scenario, hands.say)
+        broken = scenarios.break_(layout, scenario, hands.say)
         phones = _write_phones(layout) if drill.fixed else {}
-        exit_code, run = hands.run(drill.procedure, f"drill: {drill.scenario}", {})
+        assessed = await_assessment(broken, hands) if layout.prometheus.exists() else None
+        exit_code, run = hands.run(drill.procedure, f"drill: {scenario}", {})
         result = load.stop()
     acknowledged = list(load.record.acknowledged)
     scored: dict[str, Any] = {}
@@ -72,6 +78,7 @@ def hold(drill: Drill, layout: Layout, hands: Hands) -> dict[str, Any]:
         scored["forward"] = {"archived": len(phones), "lost": len(_missing_phones(layout, phones))}
     return {
         "exit_code": exit_code,
+        "assessed": assessed,
         "answers": result["kinds"],
         "errors": result["errors"],
         "acknowledged": len(acknowledged),
@@ -79,6 +86,37 @@ def hold(drill: Drill, layout: Layout, hands: Hands) -> dict[str, Any]:
         "turning_points": result["turning_points"],
         **scored,
     }
+
+
+def await_assessment(broken: dict[str, Any], hands: Hands) -> dict[str, Any]:
+    """Wait until the severity and the cause are named; what was named, whether that is right, and after how long."""
+    began = time.monotonic()
+    while True:
+        named = _named(hands.assess(), broken)
+        seconds = time.monotonic() - began
+        if (named["severity_right"] and named["cause_right"] is not False) or seconds > _ASSESS_SECONDS:
+            break
+    hands.say(f"assessed: {named['severity']}, cause: {', '.join(named['cause']) or 'not named'}")
+    return {"seconds": round(seconds, 1), **named}
+
+
+def _named(found: dict[str, Any], broken: dict[str, Any]) -> dict[str, Any]:
+    """An assessment against what was broken. Where no trigger is exceeded nothing dates the cause: it is null then."""
+    cause = found.get("cause", [])
+    dated = any(one["exceeded"] for one in found.get("measured", []))
+    return {
+        "severity": found.get("severity"),
+        "severity_right": found.get("severity") == broken["severity"],
+        "cause": [one["ref"] or one["commit"] for one in cause],
+        "cause_right": _is_right(cause, broken["deployed"]) if dated else None,
+    }
+
+
+def _is_right(cause: list[dict[str, Any]], deployed: dict[str, dict[str, str]]) -> bool:
+    """Whether a cause is named, and nothing but what was deployed."""
+    releases = {one["release"] for one in deployed.values()}
+    return bool(cause) and {one["commit"] for one in cause} <= releases
+
 
 
 def _write_phones(layout: Layout) -> dict[str, str]:
@@ -112,9 +150,14 @@ def directory_beside(sandbox: Path) -> Path:
     return sandbox.with_name("drill")
 
 
+def records_beside(sandbox: Path) -> Path:
+    """Where the records of drills are kept when their sandbox is gone."""
+    return sandbox.with_name("drills")
+
+
 def keep_record(layout: Layout, run: str) -> Path:
     """Copy a run's record out of the drill's sandbox, which goes away; where it is now."""
-    kept = layout.directory.with_name("drills") / run
+    kept = records_beside(layout.directory) / run
     shutil.copytree(layout.control / "runs" / run, kept)
     shutil.copy(layout.control / "journal" / f"{run}.jsonl", kept / "journals" / "control.jsonl")
     return kept

@@ -175,10 +175,10 @@ class LiveTable:
     def _footer(self) -> list[Text]:
         """What is awaited, what a failure would mean, and what was done last."""
         current = self.scene.current
-        if current is None:
-            return []
         now = ": ".join(filter(None, (self.scene.batch, self.scene.awaited)))
         lines = [Text(f"now      {now}", style="cyan")] if now else []
+        if current is None:
+            return lines if self.scene.watch else []
         if current.name in self.on_failure:
             lines.append(Text(f"if not   {self.on_failure[current.name]}", style="yellow"))
         return lines + [

@@ -94,7 +94,8 @@ def judge(
         raise Judged(Unhealthy(f"{run}: it is worse again: {why}{untold}", "See how bad it is: rollback assess"), found)
     if verdict == watching.UNKNOWN:
         why = "; ".join(_unclear(watch, health))
-        raise Judged(Unknown(f"{run}: it cannot be told whether it is better: {why}. Is what measures it up?"), found)
+        asked = f"{run}: it cannot be told whether it is as well as before the bad release: {why}. Is it?"
+        raise Judged(Unknown(asked, "Look yourself: rollback verify full_system, rollback assess"), found)
     return found
 
 
@@ -105,10 +106,13 @@ def _worse(watch: dict[str, Any], results: list[dict[str, Any]]) -> list[str]:
 
 
 def _unclear(watch: dict[str, Any], health: list[dict[str, Any]]) -> list[str]:
-    measured = [one for one in watch["measures"] if one["verdict"] == watching.UNKNOWN]
+    measured: dict[str, list[str]] = {}
+    for one in watch["measures"]:
+        if one["verdict"] == watching.UNKNOWN:
+            measured.setdefault(one["problem"], []).append(one["name"])
     unknown = [f"{one['name']}: {one['evidence']}" for one in health if one["required"] and one["status"] == "unknown"]
     made = [] if health else ["no check was made"]
-    return [*(f"{one['name']}: {one['problem']}" for one in measured), *unknown, *made]
+    return [*(f"{', '.join(names)}: {problem}" for problem, names in measured.items()), *unknown, *made]
 
 
 def page(control: Control, run: str, why: str, started: float) -> str:

@@ -1,0 +1,33 @@
+"""The scores of all drills, one line of JSON each, so that one can be compared with the last like it."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+Score = dict[str, Any]
+
+
+class DrillHistory:
+    """The history that is kept in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / "history.jsonl"
+
+    def all(self) -> list[Score]:
+        """Every score, newest first."""
+        try:
+            lines = self._file.read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in reversed(lines)]
+
+    def last(self, kind: str, scenario: str) -> Score | None:
+        """The newest score of a drill of that kind with that scenario."""
+        alike = (one for one in self.all() if (one["kind"], one["scenario"]) == (kind, scenario))
+        return next(alike, None)
+
+    def keep(self, score: Score) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("a") as file:
+            file.write(json.dumps(score) + "\n")
