@@ -19,6 +19,8 @@ def show(found: dict[str, Any]) -> None:
     console.print(freeze_line(found["frozen"]))
     for host, read in found["maintenance"].items():
         console.print(maintenance_line(host, read))
+        if out := out_of_rotation(read):
+            console.print(Text(f"rotation     without {', '.join(out)} on {host}", style="bold yellow"))
     for archive in found["archives"]:
         waiting = f"{archive['waiting']} of {archive['items']} things not brought back"
         console.print(f"archive      {archive['name']}: {waiting}", highlight=False)
@@ -55,6 +57,13 @@ def maintenance_line(host: str, read: dict[str, Any]) -> Text:
     if enabled is None:
         return Text(f"maintenance  unknown on {host}: {read.get('msg', 'not read')}", style="yellow")
     return Text(f"maintenance  {'ON' if enabled else 'off'} on {host}", style="bold yellow" if enabled else "green")
+
+
+def out_of_rotation(read: dict[str, Any]) -> list[str]:
+    """The backend hosts that a balancer sends no requests to, and why."""
+    servers = (read.get("servers") or {}).values()
+    states = {one["name"]: one["operational"] if one["admin"] == "ready" else one["admin"] for one in servers}
+    return [f"{name} ({state})" for name, state in states.items() if state != "running"]
 
 
 def backup_line(read: dict[str, Any]) -> Text:

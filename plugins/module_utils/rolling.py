@@ -142,6 +142,8 @@ def traffic_lines(order: dict[str, Any]) -> list[str]:
     """How traffic goes on while hosts are rolled back one batch after the other."""
     batches = order["batches"]
     stays = f"; {', '.join(order['stays_out'])} in maintenance before and after" if order["stays_out"] else ""
-    head = f"rolling, without the page, in {len(batches)} batches, until more than {order['may_fail']} failed{stays}"
+    may_fail = order["may_fail"]
+    stops = f"when more than {may_fail} have failed" if may_fail else "at the first that fails"
+    head = f"rolling, without the page, in {len(batches)} batches, stopping {stops}{stays}"
     lines = [f"  batch {number}: {', '.join(batch)}" for number, batch in enumerate(batches, 1)]
     return [head, f"{lines[0]}, to show whether the release holds", *lines[1:]]

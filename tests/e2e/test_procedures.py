@@ -121,7 +121,7 @@ def test_below_p0_the_backend_goes_back_host_by_host_and_nobody_meets_a_page(san
         result = load.stop()
     assert done.returncode == 0, done.stdout + done.stderr
     for output in (lower.stdout, done.stdout):
-        assert "traffic: rolling, without the page, in 2 batches, until more than 0 failed" in plan_in(output)
+        assert "traffic: rolling, without the page, in 2 batches, stopping at the first that fails" in plan_in(output)
     assert (sandbox.live(), sandbox.drained(), sandbox.is_locked()) == (GOOD, [], False)
     assert (result["kinds"]["maintenance"], result["kinds"]["error"]) == (0, 0), result["errors"]
     assert missing_rows(sandbox.layout, load.record.acknowledged) == []

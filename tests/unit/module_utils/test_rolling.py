@@ -100,7 +100,8 @@ def test_who_serves_nobody_goes_first() -> None:
 def test_every_batch_is_told() -> None:
     order = rolling.plan_traffic(part(HOSTS[:4]), True, fleet(balancer("api-4")))["rolling"]
     assert rolling.traffic_lines(order) == [
-        "rolling, without the page, in 3 batches, until more than 0 failed; api-4 in maintenance before and after",
+        "rolling, without the page, in 3 batches, stopping at the first that fails; "
+        "api-4 in maintenance before and after",
         "  batch 1: api-1, to show whether the release holds",
         "  batch 2: api-2, api-3",
         "  batch 3: api-4",
