@@ -55,6 +55,7 @@ faults: setup
 benchmark: setup
 	$(BIN)/python benchmarks/critical.py
 	$(BIN)/python benchmarks/schema.py
+	$(BIN)/python benchmarks/fleet.py
 
 docs: setup
 	mkdir -p docs && $(BIN)/rollback runbook > docs/procedures.md
