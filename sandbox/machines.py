@@ -83,20 +83,20 @@ def _known_host(layout: Layout, host: str) -> str:
 
 
 def _write_inventory(layout: Layout) -> None:
-    """The sandbox's inventory, and what differs for its backend hosts: an inventory reads its files by name."""
-    layout.inventory.mkdir()
-    (layout.inventory / "1-sandbox.yml").symlink_to(_SANDBOX_INVENTORY)
-    hosts = {
+    """The sandbox's inventory, with the machines for its backend hosts."""
+    inventory = yaml.safe_load(_SANDBOX_INVENTORY.read_text())
+    backend = inventory["all"]["children"]["backend"]
+    backend["hosts"] = {
         host: {"ansible_host": layout.address(host), "backend_port": MACHINE_PORT} for host in layout.hosts
     }
-    variables = {
+    backend["vars"] |= {
         "ansible_connection": "ssh",
         "ansible_ssh_common_args": f"-F {layout.ssh / 'config'}",
         "ansible_control_path_dir": str(layout.ssh / "open"),
         "ansible_python_interpreter": "/usr/bin/python3",
     }
-    inventory = {"backend": {"vars": variables, "hosts": hosts}}
-    (layout.inventory / "2-machines.yml").write_text(yaml.safe_dump(inventory, sort_keys=False, explicit_start=True))
+    layout.inventory.mkdir()
+    (layout.inventory / "hosts.yml").write_text(yaml.safe_dump(inventory, sort_keys=False, explicit_start=True))
 
 
 def start(layout: Layout, host: str) -> None:

@@ -51,6 +51,8 @@ def open_run(control: Control, request: Request, check_mode: bool) -> dict[str, 
         approval=approval, takeover=request.takeover,
     )  # fmt: skip
     freeze.put(control.freeze_file, record["run"], by=operator, reason=pinned["reason"], seconds=None)
+    if pinned.get("instead_of"):
+        freeze.lift(control.freeze_file, [pinned["instead_of"]])
     return {
         "changed": status == "new",
         "status": status,

@@ -139,6 +139,8 @@ def test_an_abort_goes_back_to_where_the_run_started_and_marks_nothing(control: 
     outcome = closed(control, second)
     assert (outcome["state"], outcome["exit_code"]) == ("aborted", 21)
     assert rollback_run.status(control)["marks"] == {}
+    # Deploys were held back for as long as the first run was open, which it is no more.
+    assert freeze.active(control.freeze_file) == []
 
 
 def test_an_abort_before_anything_was_switched_still_ends_the_run(control: Control, driver_gone: None) -> None:
