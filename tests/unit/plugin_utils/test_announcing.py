@@ -454,7 +454,7 @@ def test_an_acknowledged_run_is_not_escalated(begin: Any, sink: Sink, control: C
     announcement = begin("sms", "pager", acknowledge_within=3600)
     announcement.tell("held", why="health answers 500")
     process = courier_process(control)
-    until(lambda: len(accepted(sink, "Messages.json")) == 1)
+    until(lambda: len(accepted(sink, "Messages.json")) == len(accepted(sink, "enqueue")) == 1)
     assert process.poll() is None
     arguments = {"control_dir": control.directory, "run": RUN}
     assert announce.acknowledge(arguments) == {"changed": True}
