@@ -39,6 +39,7 @@ if {{ str(all),map({directory}/maintenance.map,off) -m str on }}
   default_backend api
 backend api
   server s1 127.0.0.1:{app}
+  server s2 127.0.0.1:{app} backup
 """
 
 
@@ -259,11 +260,13 @@ def test_a_server_is_drained_when_its_last_request_has_ended(page: Call, haproxy
     App.release.set()
     done = page("drained", **server)
     assert done["server"] == {
-        "backend": "api", "name": "s1", "admin": "drain", "operational": "running", "sessions": 0,
+        "backend": "api", "name": "s1", "admin": "drain", "operational": "running", "sessions": 0, "lasting": None,
     }
     slow.join()
     assert answer == [200]
-    assert httpx.get(haproxy.url).status_code == 503
+    last = page("drained", backend="api", server="s2")
+    assert last["exit_code"] == 20 and "the last one that serves" in last["msg"]
+    assert httpx.get(haproxy.url).status_code == 200
     assert page("ready", **server)["server"]["admin"] == "ready"
     assert httpx.get(haproxy.url).status_code == 200
 

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,8 @@ def cluster() -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="pitr-") as directory:
         cluster = Cluster(Path(directory))
         cluster.start()
+        # pgBackRest counts in whole seconds: a moment is after a backup in the next one only.
+        time.sleep(1.1)
         yield cluster
         cluster.control("stop", "-m", "immediate")
 
