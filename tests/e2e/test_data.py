@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 import psycopg
 from ansible_collections.marketsage.rollback.sandbox.deploy import deploy
+from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
-from conftest import HOSTS, Sandbox
+from conftest import Sandbox
 
 SAID = ("-s", "P0", "-r", "rows overwritten")
 ROWS = 'SELECT count(*) FROM "Contact"'
