@@ -29,7 +29,7 @@ def plan_in(output: str) -> list[str]:
 
 def test_full_system_restores_service_loses_nothing_and_run_again_changes_nothing(sandbox: Sandbox) -> None:
     sandbox.break_("full-system")
-    with Load(sandbox.layout, rate=50) as load:
+    with Load(sandbox.layout, rate=30) as load:
         check = sandbox.playbook("full_system", *SAID, "--check")
         assert check.returncode == 0, check.stdout
         assert sandbox.live() == dict.fromkeys(HOSTS, "v1.2.0-bad-health")
@@ -116,7 +116,7 @@ def test_below_p0_the_backend_goes_back_host_by_host_and_nobody_meets_a_page(san
     sandbox.break_("backend-errors")
     lower = sandbox.playbook("backend", "-e", "severity=P2", "-e", 'reason="lists answer 500"', "--check")
     assert lower.returncode == 0, lower.stdout + lower.stderr
-    with Load(sandbox.layout, rate=50, services=["api"]) as load:
+    with Load(sandbox.layout, rate=30, services=["api"]) as load:
         done = sandbox.playbook("backend", "-e", "severity=P1", "-e", 'reason="lists answer 500"')
         result = load.stop()
     assert done.returncode == 0, done.stdout + done.stderr
