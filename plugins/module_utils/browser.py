@@ -59,10 +59,12 @@ OPTIONS = {
 def walk(wanted: dict[str, Any], secrets: dict[str, str], timeout: float) -> tuple[list[str], str]:
     """Take the steps; what the browser complained of, and where the screenshot is.
 
-    Unknown where there is no browser. Secrets are given through a pipe.
+    The browser is the one that CHROME_BIN names (none where it is empty), else the first that is installed; unknown
+    where there is none. Secrets are given through a pipe.
     """
     library("playwright", "looking in a browser")
-    executable = next((found for found in map(shutil.which, _NAMES) if found), None)
+    chosen = os.environ.get("CHROME_BIN")
+    executable = next(filter(None, map(shutil.which, _NAMES if chosen is None else [chosen])), None)
     if executable is None:
         raise Unknown("no browser is installed (chromium)")
     order = {**wanted, "secrets": secrets, "timeout": timeout, "executable": executable}

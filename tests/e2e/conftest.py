@@ -36,8 +36,9 @@ class Sandbox:
     layout: Layout
 
     def environment(self, **extra: str) -> dict[str, str]:
+        """An operator's; without a browser unless `extra` says otherwise, as each look into one takes seconds."""
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-        return {**os.environ, "PATH": path, "ROLLBACK_SANDBOX": str(self.layout.directory), **extra}
+        return {**os.environ, "PATH": path, "ROLLBACK_SANDBOX": str(self.layout.directory), "CHROME_BIN": "", **extra}
 
     def playbook(self, name: str, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
         """Run one of the playbooks as an operator would."""

@@ -227,7 +227,10 @@ def test_browser(probe: Probe, pages: str, tmp_path: Path, path: str, said: str)
     assert picture.stat().st_mode & 0o077 == 0
 
 
-def test_without_a_browser_it_is_unknown_and_never_green(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
+@pytest.mark.parametrize("variable", ["PATH", "CHROME_BIN"])
+def test_without_a_browser_it_is_unknown_and_never_green(
+    probe: Probe, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "")
     result = probe("browser", steps=[{"open": "http://127.0.0.1:9/"}])
     assert (result["status"], result["evidence"]) == ("unknown", "no browser is installed (chromium)")

@@ -13,11 +13,14 @@ import { RELEASE } from './release.js';
 let stopping = false;
 
 const app = await NestFactory.create(AppModule, { logger: ['error', 'warn'], abortOnError: false });
+const server: Server = app.getHttpServer();
 app.setGlobalPrefix('api/v2');
 app.use(introduce);
 app.use(measure);
 app.getHttpAdapter().get('/metrics', serveMetrics);
 app.use(sessions());
+// Longer than the balancer keeps an idle connection: it must never reuse one that is closed at the same moment.
+server.keepAliveTimeout = 75_000;
 await app.listen(Number(process.env.PORT ?? 3000), process.env.HOST ?? '127.0.0.1');
 listenForScrapes();
 process.once('SIGINT', stop);
@@ -39,7 +42,6 @@ function sessions() {
 
 async function stop() {
   stopping = true;
-  const server: Server = app.getHttpServer();
   // A kept-alive connection that was busy when the server began to close would hold it open until it times out.
   setInterval(() => server.closeIdleConnections(), 50);
   await app.close();
