@@ -34,4 +34,4 @@ def run(tmp_path: Path) -> dict[str, Any]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--every-fault", action="store_true", help="kill at every point, break every component, ask for every cell of the matrix")
+    parser.addoption("--every-fault", action="store_true", help="every point, component and cell of the matrix")

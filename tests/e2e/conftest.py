@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from ansible_collections.marketsage.rollback.sandbox import scenarios, stack
 from ansible_collections.marketsage.rollback.sandbox.layout import DEFAULT_PORT_BASE, Layout
@@ -98,6 +99,23 @@ class Sandbox:
         directory = self.layout.host(host) / ".rollback" / "journal"
         newest = max(directory.glob("*.jsonl"), default=None)
         return [json.loads(line) for line in newest.read_text().splitlines()] if newest else []
+
+    def ask(self, url: str, question: str, *values: Any) -> list[tuple[Any, ...]]:
+        with psycopg.connect(url) as database:
+            return database.execute(question, values).fetchall()
+
+    def databases(self) -> list[str]:
+        question = "SELECT datname FROM pg_database WHERE datname ~ '^marketsage' ORDER BY 1"
+        return [name for (name,) in self.ask(self.layout.admin_database_url, question)]
+
+    def kept_database(self) -> str:
+        """The URL of the database that a recovery has put aside."""
+        (kept,) = [name for name in self.databases() if "_before_" in name]
+        return f"{self.layout.admin_database_url.rpartition('/')[0]}/{kept}"
+
+    def backups(self) -> list[str]:
+        """The identifiers of the backups, the newest last."""
+        return sorted(manifest.parent.name for manifest in self.layout.backups.glob("*/manifest.json"))
 
     def is_locked(self) -> bool:
         return (self.layout.control / "held.json").exists()

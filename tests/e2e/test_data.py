@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import httpx
-import psycopg
 from ansible_collections.marketsage.rollback.sandbox.deploy import deploy
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
@@ -18,18 +17,8 @@ DAMAGED = f"{ROWS} WHERE email NOT LIKE '%%@%%'"
 PHONES = {f"phone-{number}@data.invalid": f"+49 30 {number}" for number in range(20)}
 
 
-def ask(url: str, question: str, *values: Any) -> list[tuple[Any, ...]]:
-    with psycopg.connect(url) as database:
-        return database.execute(question, values).fetchall()
-
-
-def databases(sandbox: Sandbox) -> list[str]:
-    question = "SELECT datname FROM pg_database WHERE datname ~ '^marketsage' ORDER BY 1"
-    return [name for (name,) in ask(sandbox.layout.admin_database_url, question)]
-
-
 def damaged(sandbox: Sandbox) -> int:
-    return int(ask(sandbox.layout.database_url, DAMAGED)[0][0])
+    return int(sandbox.ask(sandbox.layout.database_url, DAMAGED)[0][0])
 
 
 def backups(sandbox: Sandbox) -> list[dict[str, Any]]:
@@ -57,16 +46,15 @@ def test_data_goes_back_to_the_backup_and_loses_exactly_what_was_announced(sandb
         load.stop()
     assert done.returncode == 0, done.stdout + done.stderr
     assert damaged(sandbox) == 0
-    (kept,) = [name for name in databases(sandbox) if "_before_" in name]
-    old = sandbox.layout.admin_database_url.rpartition("/")[0] + f"/{kept}"
+    old = sandbox.kept_database()
     lost = missing_rows(sandbox.layout, load.record.acknowledged)
     assert lost
-    assert ask(old, f"{ROWS} WHERE email = ANY(%s)", lost) == [(len(lost),)]
+    assert sandbox.ask(old, f"{ROWS} WHERE email = ANY(%s)", lost) == [(len(lost),)]
     (journal,) = (sandbox.layout.control / "runs").glob("*-data_recovery-*/journals/database-admin.jsonl")
     entries = [json.loads(line) for line in journal.read_text().splitlines()]
     told = next(entry for entry in entries if (entry["step"], entry["kind"]) == ("database.verified", "outcome"))
     manifest = json.loads((sandbox.layout.backups / backup / "manifest.json").read_text())
-    only_there = ask(old, ROWS)[0][0] - manifest["tables"]['public."Contact"']["rows"]
+    only_there = sandbox.ask(old, ROWS)[0][0] - manifest["tables"]['public."Contact"']["rows"]
     assert told["data"]["loss"]["tables"]['public."Contact"']["lost"] == only_there
 
     again = sandbox.rollback("run", "data_recovery", *SAID)
@@ -75,7 +63,7 @@ def test_data_goes_back_to_the_backup_and_loses_exactly_what_was_announced(sandb
 
 def test_a_restore_that_the_application_rejects_is_held_and_can_be_given_up(sandbox: Sandbox) -> None:
     sandbox.break_("data-corruption")
-    before = (damaged(sandbox), databases(sandbox))
+    before = (damaged(sandbox), sandbox.databases())
     words = ("-e", "severity=P0", "-e", "reason=rejected", "-e", f"accept_loss=1000@{backups(sandbox)[0]['id']}")
     held = sandbox.playbook("data_recovery", *words, "-e", '{"database_verify_command": ["false"]}')
     assert held.returncode == 20, held.stdout + held.stderr
@@ -85,7 +73,7 @@ def test_a_restore_that_the_application_rejects_is_held_and_can_be_given_up(sand
     assert given_up.returncode == 21, given_up.stdout + given_up.stderr
     assert not sandbox.shows_page()
     assert not sandbox.is_locked()
-    assert (damaged(sandbox), databases(sandbox)) == before
+    assert (damaged(sandbox), sandbox.databases()) == before
     assert sandbox.answer(path="/api/v2/health/db").status_code == 200
 
 
@@ -105,7 +93,7 @@ def test_what_a_schema_rollback_set_aside_comes_back_with_the_fixed_release(sand
     assert (unknown.returncode, "archive_of" in unknown.stdout + unknown.stderr) == (2, True), unknown.stdout
     done = sandbox.rollback(*forward, f"archive_of={run_of(back.stdout)}")
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = ask(sandbox.layout.database_url, 'SELECT email, phone FROM "Contact" WHERE email = ANY(%s)', [*PHONES])
+    rows = sandbox.ask(sandbox.layout.database_url, 'SELECT email, phone FROM "Contact" WHERE email = ANY(%s)', [*PHONES])
     assert dict(rows) == PHONES
     again = sandbox.rollback(*forward, f"archive_of={run_of(back.stdout)}")
     assert (again.returncode, "nothing to change" in again.stdout) == (0, True), again.stdout
