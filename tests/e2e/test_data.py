@@ -93,7 +93,8 @@ def test_what_a_schema_rollback_set_aside_comes_back_with_the_fixed_release(sand
     assert (unknown.returncode, "archive_of" in unknown.stdout + unknown.stderr) == (2, True), unknown.stdout
     done = sandbox.rollback(*forward, f"archive_of={run_of(back.stdout)}")
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = sandbox.ask(sandbox.layout.database_url, 'SELECT email, phone FROM "Contact" WHERE email = ANY(%s)', [*PHONES])
+    phones = 'SELECT email, phone FROM "Contact" WHERE email = ANY(%s)'
+    rows = sandbox.ask(sandbox.layout.database_url, phones, [*PHONES])
     assert dict(rows) == PHONES
     again = sandbox.rollback(*forward, f"archive_of={run_of(back.stdout)}")
     assert (again.returncode, "nothing to change" in again.stdout) == (0, True), again.stdout
