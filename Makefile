@@ -50,7 +50,7 @@ e2e: setup
 	$(PYTEST) tests/e2e
 
 faults: setup
-	$(BIN)/pytest tests/e2e/test_faults.py tests/e2e/test_components.py tests/e2e/test_oncall.py --every-fault
+	$(BIN)/pytest tests/e2e --every-fault
 
 benchmark: setup
 	$(BIN)/python benchmarks/critical.py

@@ -1,7 +1,10 @@
 """Sessions cleared as an operator does it, while other keys are in use."""
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 import redis
@@ -51,6 +54,22 @@ def test_a_flush_has_to_name_what_else_dies(sandbox: Sandbox, store: redis.Redis
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FLUSHDB empties redis: 26 keys that are no sessions die too" in done.stdout
     assert not keys(store, "bull") and not before & set(store.scan_iter(count=1000))
+
+
+def test_two_operators_at_once_never_both_change_something(
+    sandbox: Sandbox, store: redis.Redis, request: pytest.FixtureRequest
+) -> None:
+    words = ("run", "sessions", *SAID, "-e", "sessions_user=dana@example.com")
+    for _round in range(200 if request.config.getoption("--every-fault") else 2):
+        store.set("sess:dana", '{"user": {"sub": "dana@example.com"}}')
+        with ThreadPoolExecutor(2) as pool:
+            ended = list(pool.map(lambda _operator: sandbox.rollback(*words), range(2)))
+        first, second = sorted(one.returncode for one in ended)
+        assert first == 0 and second in (0, 3), [one.stdout + one.stderr for one in ended]
+        assert not store.exists("sess:dana") and not sandbox.is_locked()
+    kept = map(json.loads, (path.read_text() for path in (sandbox.layout.control / "runs").glob("*/outcome.json")))
+    held = sorted((outcome["opened"], outcome["closed"]) for outcome in kept)
+    assert held and all(closed <= opened for (_, closed), (opened, _) in pairwise(held))
 
 
 BAD_SCOPE = [
