@@ -88,8 +88,19 @@ def hold(drill: Drill, scenario: str, layout: Layout, hands: Hands) -> dict[str,
     }
 
 
+def hold_elsewhere(drill: Drill, where: str, hands: Hands) -> dict[str, Any]:
+    """Hold a drill on what was broken by an inventory's own command. Returns exit_code and assessed: nobody counts
+    answers and rows there."""
+    assessed = await_assessment({"severity": drill.severity}, hands)
+    exit_code, _run = hands.run(drill.procedure, f"drill: {where}", {})
+    return {"exit_code": exit_code, "assessed": assessed}
+
+
 def await_assessment(broken: dict[str, Any], hands: Hands) -> dict[str, Any]:
-    """Wait until the severity and the cause are named; what was named, whether that is right, and after how long."""
+    """Wait until the severity and the cause are named; what was named, whether that is right, and after how long.
+
+    `broken` has the severity and, where it is known, what was deployed.
+    """
     began = time.monotonic()
     while True:
         named = _named(hands.assess(), broken)
@@ -101,9 +112,10 @@ def await_assessment(broken: dict[str, Any], hands: Hands) -> dict[str, Any]:
 
 
 def _named(found: dict[str, Any], broken: dict[str, Any]) -> dict[str, Any]:
-    """An assessment against what was broken. Where no trigger is exceeded nothing dates the cause: it is null then."""
+    """An assessment against what was broken. Where no trigger is exceeded nothing dates the cause: it is null then, as
+    where nobody knows what was deployed."""
     cause = found.get("cause", [])
-    dated = any(one["exceeded"] for one in found.get("measured", []))
+    dated = "deployed" in broken and any(one["exceeded"] for one in found.get("measured", []))
     return {
         "severity": found.get("severity"),
         "severity_right": found.get("severity") == broken["severity"],
@@ -116,7 +128,6 @@ def _is_right(cause: list[dict[str, Any]], deployed: dict[str, dict[str, str]]) 
     """Whether a cause is named, and nothing but what was deployed."""
     releases = {one["release"] for one in deployed.values()}
     return bool(cause) and {one["commit"] for one in cause} <= releases
-
 
 
 def _write_phones(layout: Layout) -> dict[str, str]:

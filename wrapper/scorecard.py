@@ -49,17 +49,17 @@ def _by_hand(record: Path) -> list[str]:
 _FIGURES: dict[str, tuple[Callable[[Any], str], Callable[[dict[str, Any]], Any]]] = {
     "all steps": (clock, lambda score: sum(step["seconds"] for step in score["steps"])),
     "steps over budget": (str, lambda score: sum(step["seconds"] > step["budget"] for step in score["steps"])),
-    "first page to first good answer": (clock, lambda score: _away(score["turning_points"])),
-    "bad answers": (str, lambda score: score["answers"]["bad"]),
-    "errors": (str, lambda score: score["answers"]["error"]),
-    "rows lost": (str, lambda score: score["lost"]),
+    "first page to first good answer": (clock, lambda score: _away(score.get("turning_points"))),
+    "bad answers": (str, lambda score: score.get("answers", {}).get("bad")),
+    "errors": (str, lambda score: score.get("answers", {}).get("error")),
+    "rows lost": (str, lambda score: score.get("lost")),
     "severity and cause named after": (clock, lambda score: (score["assessed"] or {}).get("seconds")),
     "left to do by hand": (str, lambda score: len(score["by_hand"])),
 }
 
 
-def _away(turning: dict[str, Any]) -> float | None:
-    if turning["first_page"] is None or turning["first_good_after"] is None:
+def _away(turning: dict[str, Any] | None) -> float | None:
+    if turning is None or turning["first_page"] is None or turning["first_good_after"] is None:
         return None
     return float(turning["first_good_after"] - turning["first_page"])
 
@@ -109,7 +109,7 @@ def assessed_line(assessed: dict[str, Any] | None) -> Text:
     """Whether severity and cause were named rightly, and after how long."""
     if assessed is None:
         return Text("It was not assessed: there is no Prometheus.", "yellow")
-    right = {True: "right", False: "wrong", None: "not known, no trigger is exceeded"}
+    right = {True: "right", False: "wrong", None: "not known"}
     told = f"severity {assessed['severity']} ({right[assessed['severity_right']]})"
     cause = f"cause {', '.join(assessed['cause']) or 'not named'} ({right[assessed['cause_right']]})"
     style = "green" if assessed["severity_right"] and assessed["cause_right"] is not False else "bold red"
@@ -120,6 +120,21 @@ def show(score: dict[str, Any], last: dict[str, Any] | None) -> None:
     console = Console()
     console.print(assessed_line(score["assessed"]))
     console.print(steps_table(score["steps"]))
+    if "answers" in score:
+        _show_answers(score, console)
+    else:
+        console.print("Answers and rows were not counted there.")
+    if "forward" in score:
+        archived, lost = score["forward"]["archived"], score["forward"]["lost"]
+        console.print(f"{archived:6d} values archived and brought back, {lost} lost", highlight=False)
+    for duty in score["by_hand"]:
+        console.print(f"by hand: {duty}", highlight=False, soft_wrap=True)
+    console.print(comparison(score, last) if last else "It is the first drill of its kind with this scenario.")
+    for record in score["records"]:
+        console.print(f"record: {record}", highlight=False, soft_wrap=True)
+
+
+def _show_answers(score: dict[str, Any], console: Console) -> None:
     for kind, meaning in _ANSWERS.items():
         console.print(f"{score['answers'][kind]:6d} answers: {meaning}", highlight=False)
     turning = score["turning_points"]
@@ -129,14 +144,6 @@ def show(score: dict[str, Any], last: dict[str, Any] | None) -> None:
         console.print(f"{late:6d} bad answers or errors to requests sent after the page went up", highlight=False)
         console.print(f"{clock(away):>6} from the first maintenance page to the first good answer", highlight=False)
     console.print(f"{score['acknowledged']:6d} rows acknowledged, {score['lost']} lost", highlight=False)
-    if "forward" in score:
-        archived, lost = score["forward"]["archived"], score["forward"]["lost"]
-        console.print(f"{archived:6d} values archived and brought back, {lost} lost", highlight=False)
-    for duty in score["by_hand"]:
-        console.print(f"by hand: {duty}", highlight=False, soft_wrap=True)
-    console.print(comparison(score, last) if last else "It is the first drill of its kind with this scenario.")
-    for record in score["records"]:
-        console.print(f"record: {record}", highlight=False, soft_wrap=True)
 
 
 def steps_table(steps: list[dict[str, Any]]) -> Table:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pexpect
@@ -254,3 +255,22 @@ def test_deploys_are_held_back_and_a_mark_moves_the_target(sandbox: Sandbox) -> 
     assert marked.returncode == 0, marked.stderr
     code, lines = plan(sandbox, "P0", ("backend",))
     assert (code, any("v1.0.0" in line for line in lines)) == (0, True)
+
+
+def test_a_drill_is_held_where_an_inventory_says_how_it_is_broken(sandbox: Sandbox, tmp_path: Path) -> None:
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    (staging / "hosts.yml").symlink_to(REPOSITORY / "inventories/sandbox/hosts.yml")
+    words = ("drill", "backend", "--inventory", str(staging), "--yes", "--json")
+    refused = sandbox.rollback(*words)
+    assert refused.returncode == 2 and "rollback_drills: the inventory of sandbox" in refused.stderr, refused.stderr
+    assert set(sandbox.live().values()) == {GOOD}
+
+    ship = [str(BIN / "rollback"), "sandbox", "deploy", "backend", BAD]
+    (staging / "drills.yml").write_text(yaml.safe_dump({"all": {"vars": {"rollback_drills": {"backend": ship}}}}))
+    held = sandbox.rollback(*words)
+    assert held.returncode == 0, held.stdout + held.stderr
+    score = json.loads(held.stdout.splitlines()[-1])
+    assert (score["scenario"], score["assessed"]["severity_right"], "answers" in score) == ("staging", True, False)
+    assert Path(score["records"][0]).is_relative_to(sandbox.layout.control)
+    assert sandbox.revisions(HOSTS[0])[-2]["ref"] == BAD and set(sandbox.live().values()) == {GOOD}

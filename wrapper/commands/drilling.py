@@ -5,6 +5,7 @@ import json
 import os
 import random
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,8 +21,11 @@ from ansible_collections.marketsage.rollback.wrapper.commands.options import JSO
 @click.option("--scenario", help="What is broken, instead of the usual (one of: rollback sandbox break).")
 @click.option("--random", "at_random", is_flag=True, help="Let chance decide what is broken.")
 @click.option("--keep", is_flag=True, help="Leave the drill's sandbox running.")
+@click.option("-i", "--inventory", type=click.Path(exists=True, path_type=Path),
+              help="Hold it there, by what its rollback_drills says, instead of in a sandbox.")  # fmt: skip
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before something is broken with --inventory.")
 @JSON
-def drill(kind: str, scenario: str | None, at_random: bool, keep: bool, as_json: bool) -> None:
+def drill(kind: str, inventory: Path | None, yes: bool, keep: bool, as_json: bool, **said: Any) -> None:
     """Break a sandbox of its own under load, roll it back, and say how it went, also against the last drill like it.
 
     KIND is backend, frontend, full-system or database; history shows the drills that were held.
@@ -39,33 +43,61 @@ def drill(kind: str, scenario: str | None, at_random: bool, keep: bool, as_json:
     if kind not in drills.DRILLS:
         raise click.BadParameter(f"kind: {kind!r} is not one of {', '.join(drills.DRILLS)}, history")
     chosen = drills.DRILLS[kind]
-    broken = _scenario(chosen.scenarios, scenario, at_random)
-    place = layout.Layout(directory, drills.PORT_BASE)
-    os.environ["ROLLBACK_SANDBOX"] = str(directory)
+    broken = _scenario(chosen.scenarios, said["scenario"], said["at_random"])
+    if inventory and (said["scenario"] or said["at_random"] or keep):
+        raise click.BadParameter("inventory: it says what is broken; leave --scenario, --random and --keep out")
     runs: list[Any] = []
 
     def assess() -> dict[str, Any]:
-        return answers.ask("assess.yml", policy.SANDBOX, check=False)[0]
+        return answers.ask("assess.yml", inventory or policy.SANDBOX, check=False)[0]
 
     def carry_out(procedure: str, reason: str, words: dict[str, str]) -> tuple[int, str]:
         request = {**running.request(procedure, severity=chosen.severity, reason=reason), **words}
-        scene = operation.carry_out(procedure, policy.SANDBOX, request, False, as_json)
+        scene = operation.carry_out(procedure, inventory or policy.SANDBOX, request, False, as_json)
         runs.append(scene)
         return int(scene.exit_code or 0), scene.run or ""
 
-    try:
-        result = drills.hold(chosen, broken, place, drills.Hands(assess, carry_out, _quiet if as_json else click.echo))
-        records = [drills.keep_record(place, scene.run) for scene in runs if scene.run]
-        score = scorecard.score({"kind": kind, "scenario": broken, **result}, runs, records)
-        last = history.last(kind, broken)
-        history.keep(score)
-        print(json.dumps({**score, "last": last})) if as_json else scorecard.show(score, last)
-    except SandboxError as error:
-        raise click.ClickException(str(error)) from None
-    finally:
-        if not keep and place.directory.exists():
-            stack.down(place)
+    def hold_here() -> tuple[dict[str, Any], list[Path]]:
+        place = layout.Layout(directory, drills.PORT_BASE)
+        os.environ["ROLLBACK_SANDBOX"] = str(directory)
+        try:
+            result = drills.hold(chosen, broken, place, hands)
+            records = [drills.keep_record(place, scene.run) for scene in runs if scene.run]
+        except SandboxError as error:
+            raise click.ClickException(str(error)) from None
+        finally:
+            if not keep and place.directory.exists():
+                stack.down(place)
+        return {"kind": kind, "scenario": broken, **result}, records
+
+    def hold_there(inventory: Path) -> tuple[dict[str, Any], list[Path]]:
+        _break_there(kind, inventory, yes)
+        result = drills.hold_elsewhere(chosen, inventory.stem, hands)
+        records = [_record(inventory, scene.run) for scene in runs if scene.run]
+        return {"kind": kind, "scenario": inventory.stem, **result}, records
+
+    hands = drills.Hands(assess, carry_out, _quiet if as_json else click.echo)
+    result, records = hold_there(inventory) if inventory else hold_here()
+    score = scorecard.score(result, runs, records)
+    last = history.last(kind, result["scenario"])
+    history.keep(score)
+    print(json.dumps({**score, "last": last})) if as_json else scorecard.show(score, last)
     sys.exit(result["exit_code"])
+
+
+def _break_there(kind: str, inventory: Path, yes: bool) -> None:
+    """Ship the bad release that an inventory names, once the operator has agreed."""
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("there is no terminal to ask at; a drill breaks something on purpose: say --yes")
+        if not click.confirm(f"Ship what rollback_drills.{kind} of {inventory} names, and roll it back?"):
+            sys.exit(130)
+    answers.answer("drill.yml", inventory, check=False, drill=kind)
+
+
+def _record(inventory: Path, run: str) -> Path:
+    shown = answers.answer("record.yml", inventory, check=True, record_state="shown", run_id=run)["shown"]
+    return Path(shown["directory"])
 
 
 def _scenario(fitting: tuple[str, ...], named: str | None, at_random: bool) -> str:

@@ -52,6 +52,8 @@ def test_the_usual_is_broken_unless_another_fitting_one_is_named_or_drawn(monkey
     [
         (["backend", "--scenario", "admin-middleware"], "'admin-middleware' is not one of backend-500"),
         (["backend", "--scenario", "backend-500", "--random"], "either name one or say --random"),
+        (["backend", "-i", "/", "--random"], "inventory: it says what is broken; leave --scenario, --random"),
+        (["backend", "-i", "/"], "there is no terminal to ask at; a drill breaks something on purpose: say --yes"),
         (["mainframe"], "kind: 'mainframe' is not one of backend, frontend, full-system, database, history"),
     ],
 )
