@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,8 +33,12 @@ def deploy(layout: Layout, service: str, ref: str) -> Release:
     """Ship one release of a service to production and return it."""
     release = build.release(layout.origin, service, ref)
     {"backend": _deploy_backend, "frontend": _deploy_frontend}[service](layout, release)
-    git(repository(layout.origin, service), "update-ref", f"refs/heads/{BRANCH}", release.commit)
+    _move_branch(layout, service, release)
     return release
+
+
+def _move_branch(layout: Layout, service: str, release: Release) -> None:
+    git(repository(layout.origin, service), "update-ref", f"refs/heads/{BRANCH}", release.commit)
 
 
 def _deploy_backend(layout: Layout, release: Release) -> None:
@@ -42,6 +46,16 @@ def _deploy_backend(layout: Layout, release: Release) -> None:
     _migrate(layout, release)
     _on_every_host(layout, _switch, release)
     _on_every_host(layout, _reload)
+
+
+def restore_backend(layout: Layout, refs: Sequence[str]) -> None:
+    """Backend hosts as the deploys of `refs` leave them, where the database is as these leave it already."""
+    make_hosts(layout)
+    releases = [build.release(layout.origin, "backend", ref) for ref in refs]
+    for release in releases:
+        leave_traces(layout, release)
+    _on_every_host(layout, _reload)
+    _move_branch(layout, "backend", releases[-1])
 
 
 def leave_traces(layout: Layout, release: Release) -> None:

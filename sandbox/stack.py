@@ -233,7 +233,7 @@ def _reset_backend(layout: Layout) -> None:
         _end_host(layout, host)
         shutil.rmtree(layout.host(host))
     seed.restore_database(layout)
-    _ship_backend(layout)
+    deploy.restore_backend(layout, HISTORY)
 
 
 def _end_host(layout: Layout, host: str) -> None:
