@@ -100,10 +100,18 @@ def _run_job(layout: Layout, statement: str) -> None:
 def _await_symptom(layout: Layout, symptom: str, releases: Mapping[str, Release]) -> None:
     end = time.monotonic() + _SYMPTOM_SECONDS
     with httpx.Client(base_url=layout.url("front"), timeout=5, trust_env=False) as front:
-        while not SYMPTOMS[symptom](layout, front, releases):
+        while not _is_seen(symptom, layout, front, releases):
             if time.monotonic() > end:
                 raise SandboxError(f"{symptom}: the symptom is not there {_SYMPTOM_SECONDS} s after the deploy")
             time.sleep(0.05)
+
+
+def _is_seen(symptom: str, layout: Layout, front: httpx.Client, releases: Mapping[str, Release]) -> bool:
+    """Whether the symptom is there now; what does not answer in time shows nothing."""
+    try:
+        return SYMPTOMS[symptom](layout, front, releases)
+    except httpx.TransportError:
+        return False
 
 
 def _health_fails(layout: Layout, front: httpx.Client, releases: Mapping[str, Release]) -> bool:
