@@ -46,8 +46,9 @@ class Terminal:
         return int(self.child.exitstatus)
 
     def close_window(self) -> None:
-        """What happens to the command when its terminal dies."""
-        self.child.close(force=True)
+        """What happens to the command when its terminal dies: it is hung up, and sent nothing else."""
+        self.child.ptyproc.fileobj.close()
+        self.child.wait()
 
 
 @pytest.fixture(scope="module")
