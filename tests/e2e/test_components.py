@@ -150,10 +150,12 @@ def test_a_commit_that_was_never_deployed_is_built_and_deployed_by_hand(sandbox:
 
 @pytest.mark.parametrize("component", HEALED)
 def test_each_component_heals_what_is_broken_in_it(
-    sandbox: Sandbox, component: str, request: pytest.FixtureRequest
+    running: Sandbox, component: str, request: pytest.FixtureRequest
 ) -> None:
     if not request.config.getoption("--every-fault"):
         pytest.skip("each builds a release: make faults")
+    sandbox = running
+    sandbox.reset()
     sandbox.break_(component)
     # With users about, every worker gets to where it breaks.
     Load(sandbox.layout, rate=50, requests=100).start().wait()
