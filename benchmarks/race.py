@@ -47,11 +47,12 @@ page off
 
 @dataclass(frozen=True)
 class Lap:
-    """One rollback: seconds since Enter, and answers to requests that were sent after the page went up."""
+    """One rollback: seconds since Enter, how often the page was met, and answers to what was sent after it went up."""
 
     page: float
     good: float
     end: float
+    pages: int
     bad: int
     errors: int
 
@@ -98,6 +99,7 @@ def lap(layout: Layout, way: list[str], rate: float) -> Lap:
         page=since + turning["first_page"],
         good=since + turning["first_good_after"],
         end=ended - began,
+        pages=result["kinds"]["maintenance"],
         bad=turning["bad_sent_after_page"],
         errors=turning["errors_sent_after_page"],
     )
@@ -121,13 +123,13 @@ def race(port_base: int, machines: int, rate: float, rounds: int) -> None:
 
 def _report(hosts: int, laps: dict[str, list[Lap]]) -> None:
     load = os.getloadavg()[0]
-    print(f"{hosts:2} hosts{'':10} page up  first good  ratio    the end  ratio   bad  errors   load {load:.1f}")
+    print(f"{hosts:2} hosts{'':10} page up  first good  ratio    the end  ratio  pages   bad  errors   load {load:.1f}")
     floor = laps["bare script"]
     for name, mine in laps.items():
         page, good, end = (median(getattr(one, what) for one in mine) for what in ("page", "good", "end"))
         against_good, against_end = (median(getattr(one, what) for one in floor) for what in ("good", "end"))
         print(
             f"{name:18}{page:6.2f} s{good:10.2f} s{good / against_good:7.2f}{end:9.2f} s{end / against_end:7.2f}"
-            f"{sum(one.bad for one in mine):6}{sum(one.errors for one in mine):8}",
+            f"{sum(one.pages for one in mine):7}{sum(one.bad for one in mine):6}{sum(one.errors for one in mine):8}",
             flush=True,
         )

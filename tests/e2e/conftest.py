@@ -138,6 +138,12 @@ def up_on_free_ports(directory: Path, machines: int = 0) -> Layout:
 
 
 @pytest.fixture(scope="session")
+def every_fault(request: pytest.FixtureRequest) -> bool:
+    """Whether everything is to be tried that takes long."""
+    return bool(request.config.getoption("--every-fault"))
+
+
+@pytest.fixture(scope="session")
 def running() -> Iterator[Sandbox]:
     directory = Path(tempfile.mkdtemp(prefix="rollback-e2e-"))
     layout = up_on_free_ports(directory)

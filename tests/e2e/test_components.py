@@ -150,9 +150,9 @@ def test_a_commit_that_was_never_deployed_is_built_and_deployed_by_hand(sandbox:
 
 @pytest.mark.parametrize("component", HEALED)
 def test_each_component_heals_what_is_broken_in_it(
-    running: Sandbox, component: str, request: pytest.FixtureRequest
+    running: Sandbox, component: str, every_fault: bool
 ) -> None:
-    if not request.config.getoption("--every-fault"):
+    if not every_fault:
         pytest.skip("each builds a release: make faults")
     sandbox = running
     sandbox.reset()

@@ -64,7 +64,7 @@ def test_data_goes_back_to_the_backup_and_loses_exactly_what_was_announced(sandb
 def test_a_restore_that_the_application_rejects_is_held_and_can_be_given_up(sandbox: Sandbox) -> None:
     sandbox.break_("data-corruption")
     before = (damaged(sandbox), sandbox.databases())
-    words = ("-e", "severity=P0", "-e", "reason=rejected", "-e", f"accept_loss=1000@{backups(sandbox)[0]['id']}")
+    words = ("-e", "severity=P0", "-e", "reason=rejected", "-e", f"accept_loss=1000@{sandbox.backups()[-1]}")
     held = sandbox.playbook("data_recovery", *words, "-e", '{"database_verify_command": ["false"]}')
     assert held.returncode == 20, held.stdout + held.stderr
     assert sandbox.shows_page()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 import redis
 from ansible_collections.marketsage.rollback.plugins.module_utils.ending import QUEUED
@@ -136,10 +135,9 @@ def database(sandbox: Sandbox) -> dict[str, Any]:
         "columns": "SELECT table_name, column_name FROM information_schema.columns "
         "WHERE table_schema = 'public' ORDER BY 1, 2",
         "archived": "SELECT table_name, column_name FROM information_schema.columns "
-        "WHERE table_schema LIKE 'rollback_%' ORDER BY 1, 2",
+        "WHERE table_schema LIKE 'rollback_%%' ORDER BY 1, 2",
     }
-    with psycopg.connect(sandbox.layout.database_url) as connection:
-        return {name: connection.execute(question).fetchall() for name, question in questions.items()}
+    return {name: sandbox.ask(sandbox.layout.database_url, question) for name, question in questions.items()}
 
 
 def set_aside(sandbox: Sandbox, emails: list[str]) -> set[str]:
@@ -185,10 +183,10 @@ def broken(sandbox: Sandbox, case: Case) -> set[bytes]:
 
 @pytest.fixture(scope="module", params=CASES, ids=str)
 def undisturbed(
-    request: pytest.FixtureRequest, running: Sandbox, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, running: Sandbox, tmp_path_factory: pytest.TempPathFactory, every_fault: bool
 ) -> Undisturbed:
     case: Case = request.param
-    if not case.sample and not request.config.getoption("--every-fault"):
+    if not case.sample and not every_fault:
         pytest.skip("killed in `make faults` alone")
     running.reset()
     old_sessions = broken(running, case)
@@ -209,11 +207,10 @@ def test_an_undisturbed_run_ends_well(undisturbed: Undisturbed) -> None:
 
 
 def test_killed_anywhere_the_same_command_ends_in_the_same_state(
-    sandbox: Sandbox, undisturbed: Undisturbed, tmp_path: Path, request: pytest.FixtureRequest
+    sandbox: Sandbox, undisturbed: Undisturbed, tmp_path: Path, every_fault: bool
 ) -> None:
     case, every = undisturbed.case, undisturbed.points
-    all_of_them = request.config.getoption("--every-fault")
-    for number, point in enumerate(every if all_of_them else random.Random(SEED).sample(every, case.sample)):
+    for number, point in enumerate(every if every_fault else random.Random(SEED).sample(every, case.sample)):
         if number:
             sandbox.reset()
         records = tmp_path / point.replace(":", "-")

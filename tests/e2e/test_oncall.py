@@ -73,12 +73,10 @@ def plan(sandbox: Sandbox, severity: str, service: tuple[str, ...], *more: str) 
     return result.returncode, [line for event in events for line in event.get("summary", []) + event.get("lines", [])]
 
 
-def test_every_severity_by_every_service_gets_what_the_matrix_says(
-    broken: Sandbox, request: pytest.FixtureRequest
-) -> None:
+def test_every_severity_by_every_service_gets_what_the_matrix_says(broken: Sandbox, every_fault: bool) -> None:
     cells = [(severity, service) for severity in POLICY["severities"] for service in SERVICES]
     # Without --every-fault each severity and each service once.
-    cells = cells if request.config.getoption("--every-fault") else cells[:: len(SERVICES) + 1]
+    cells = cells if every_fault else cells[:: len(SERVICES) + 1]
     low = [service for severity, service in cells if severity == "P3"]
     with ThreadPoolExecutor(2) as pool:
         told = list(pool.map(lambda cell: plan(broken, *cell), cells))
@@ -268,7 +266,14 @@ def test_a_drill_is_held_where_an_inventory_says_how_it_is_broken(sandbox: Sandb
     assert set(sandbox.live().values()) == {GOOD}
 
     ship = [str(BIN / "rollback"), "sandbox", "deploy", "backend", BAD]
-    (staging / "drills.yml").write_text(yaml.safe_dump({"all": {"vars": {"rollback_drills": {"backend": ship}}}}))
+    says = {"rollback_drills": {"backend": ship}, "rollback_environment": "production"}
+    # Read after hosts.yml, so that it has the last word.
+    (staging / "staging.yml").write_text(yaml.safe_dump({"all": {"vars": says}}))
+    refused = sandbox.rollback(*words)
+    assert refused.returncode == 2 and "must not be production's; nothing was changed" in refused.stderr, refused.stderr
+    assert set(sandbox.live().values()) == {GOOD}
+
+    (staging / "staging.yml").write_text(yaml.safe_dump({"all": {"vars": {"rollback_drills": {"backend": ship}}}}))
     held = sandbox.rollback(*words)
     assert held.returncode == 0, held.stdout + held.stderr
     score = json.loads(held.stdout.splitlines()[-1])

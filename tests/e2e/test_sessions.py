@@ -57,10 +57,10 @@ def test_a_flush_has_to_name_what_else_dies(sandbox: Sandbox, store: redis.Redis
 
 
 def test_two_operators_at_once_never_both_change_something(
-    sandbox: Sandbox, store: redis.Redis, request: pytest.FixtureRequest
+    sandbox: Sandbox, store: redis.Redis, every_fault: bool
 ) -> None:
     words = ("run", "sessions", *SAID, "-e", "sessions_user=dana@example.com")
-    for _round in range(200 if request.config.getoption("--every-fault") else 2):
+    for _round in range(200 if every_fault else 2):
         store.set("sess:dana", '{"user": {"sub": "dana@example.com"}}')
         with ThreadPoolExecutor(2) as pool:
             ended = list(pool.map(lambda _operator: sandbox.rollback(*words), range(2)))
