@@ -79,13 +79,15 @@ def playbook(procedure: str) -> Path:
 
 def steps(path: Path, only_plan: bool = False) -> dict[str, int]:
     """The named steps of a playbook, imported playbooks included, with the budget of each in seconds."""
-    plays = _plays(PLAYBOOKS / "prepare.yml" if only_plan else path)
-    return {name: budgets()[name] for name in plays if name in budgets()}
+    return {name: budgets()[name] for name in _plays(path, "prepare.yml" if only_plan else None) if name in budgets()}
 
 
-def _plays(path: Path) -> list[str]:
+def _plays(path: Path, last: str | None = None) -> list[str]:
+    """The names of a playbook's plays, imported ones in their place, up to those of the playbook `last`."""
     names: list[str] = []
     for play in yaml.safe_load(path.read_text()):
         imported = play.get("ansible.builtin.import_playbook")
         names += _plays(path.parent / imported) if imported else [play["name"]]
+        if last and imported == last:
+            break
     return names

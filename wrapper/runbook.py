@@ -59,7 +59,8 @@ def steps(path: Path) -> list[dict[str, Any]]:
 def _groups(hosts: str, given: dict[str, Any]) -> list[str]:
     """The groups of an inventory that a play's pattern means, in the reader's words."""
     pattern = str(given.get("rollback_reads", "")) if "rollback_reads" in hosts else hosts
-    names = (re.sub(r"^(planned|page|at_once|rolling)_|_planned$", "", name) for name in pattern.split(":") if name)
+    included = (name for name in pattern.split(":") if name and not name.startswith("!"))
+    names = (re.sub(r"^(planned|page|at_once|rolling)_|_planned$", "", name) for name in included)
     return [_CALLED.get(name, name) for name in names]
 
 
