@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,20 @@ def call_module(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
 def run(tmp_path: Path) -> dict[str, Any]:
     """An open run, as modules take it."""
     return {"id": "20261124T031500Z-backend-3f9a", "fence": 1, "state_dir": str(tmp_path / "state")}
+
+
+@pytest.fixture
+def free_ports() -> Callable[[int], list[int]]:
+    """So many ports of the loopback interface that nobody listens on, each another."""
+
+    def find(count: int) -> list[int]:
+        with ExitStack() as stack:
+            probes = [stack.enter_context(socket.socket()) for _number in range(count)]
+            for probe in probes:
+                probe.bind(("127.0.0.1", 0))
+            return [probe.getsockname()[1] for probe in probes]
+
+    return find
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,6 +1,7 @@
 """The data that the command reads beside the playbooks: decision matrix, budgets and procedures."""
 from __future__ import annotations
 
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,26 @@ PLAYBOOKS = COLLECTION / "playbooks"
 SANDBOX = COLLECTION / "inventories" / "sandbox"
 
 
-@cache
+_inventory: ContextVar[Path] = ContextVar("inventory", default=SANDBOX)
+
+
+def use(inventory: Path) -> Path:
+    """Have an inventory's own word count from now on."""
+    _inventory.set(inventory)
+    return inventory
+
+
 def data(name: str) -> dict[str, Any]:
-    """What one file of the playbooks' group_vars/all says."""
-    loaded: dict[str, Any] = yaml.safe_load((PLAYBOOKS / "group_vars" / "all" / f"{name}.yml").read_text())
+    """What one file of group_vars/all says: the playbooks', with what the inventory's file of that name has instead."""
+    inventory = _inventory.get()
+    directory = inventory if inventory.is_dir() else inventory.parent
+    return {**_file(PLAYBOOKS, name), **_file(directory, name)}
+
+
+@cache
+def _file(directory: Path, name: str) -> dict[str, Any]:
+    path = directory / "group_vars" / "all" / f"{name}.yml"
+    loaded: dict[str, Any] = yaml.safe_load(path.read_text()) if path.exists() else {}
     return loaded
 
 

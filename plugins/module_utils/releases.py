@@ -14,6 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.marketsage.rollback.plugins.module_utils import validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.command import execute, tail
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held, Refused
@@ -27,6 +28,21 @@ _NICENESS = 10
 _LOG_LENGTH = 50
 _RECORD_KEYS = ("time", "release", "commit", "ref", "action", "by")
 _ABOUT_KEYS = ("release", "commit", "ref", "built_at")
+
+
+def wanted_release(current: str | None, release: str | None) -> str:
+    """The directory that the link `current` leads to, or `release`; with both given they must be the same."""
+    resolved = [_directory(path, name) for path, name in ((release, "release"), (current, "current")) if path]
+    if len(set(resolved)) > 1:
+        raise Refused(f"current: {current} leads to {resolved[1]}, not to {resolved[0]}; switch it first")
+    return resolved[0]
+
+
+def _directory(path: str, name: str) -> str:
+    resolved = os.path.realpath(validate.absolute_path(path, name))
+    if not os.path.isdir(resolved):
+        raise BadInput(f"{name}: {path} leads to no directory")
+    return resolved
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ options:
     description: The kind of balancer.
     type: str
     required: true
-    choices: [haproxy, http, caddy]
+    choices: [haproxy, http, caddy, nginx]
   state:
     description:
       - V(status) reads and changes nothing; it needs no O(run).
@@ -50,7 +50,8 @@ options:
   record_file:
     description:
       - JSON file that remembers who put the page up.
-      - By default O(map_file) with C(.json) appended. Required with O(provider=http) and O(provider=caddy).
+      - By default O(map_file) or O(flag_file) with C(.json) appended.
+      - Required with O(provider=http) and O(provider=caddy).
     type: path
   look:
     description:
@@ -101,6 +102,11 @@ options:
     description:
       - HAProxy's map with the keys C(all) (C(on) or C(off)) and C(message), named exactly as haproxy.cfg names it.
       - It is written before the runtime is changed, so that the page survives a reload and a restart.
+    type: path
+  flag_file:
+    description:
+      - With O(provider=nginx), the file during whose presence nginx shows the page; see the notes.
+      - It is created with what users read and removed again. Its directory must be writable, and nginx able to read it.
     type: path
   backend:
     description: HAProxy's backend of O(server). With O(state=status) its servers are read too.
@@ -191,6 +197,8 @@ attributes:
 notes:
   - Putting the page up is the one change that is made even where the journal, the lock or the map file cannot be
     written, for example on a full disk. It warns instead.
+  - With O(provider=nginx) the server's configuration looks for O(flag_file) at each request, with
+    C(if (-f FLAG_FILE) { return 503; }), and serves it as C(error_page 503) with the header of O(page).
 extends_documentation_fragment:
   - marketsage.rollback.run
 """
@@ -305,6 +313,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.deadline impor
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held, finish
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import read_secret
 from ansible_collections.marketsage.rollback.plugins.module_utils.maintenance_api import AdminApi, MaintenanceApi
+from ansible_collections.marketsage.rollback.plugins.module_utils.nginx import FlagFile
 from ansible_collections.marketsage.rollback.plugins.module_utils.run import RUN_ARGUMENT, Run
 
 
@@ -321,7 +330,7 @@ def request_options(method: str, expect: list[int]) -> dict[str, Any]:
 
 
 ARGUMENTS = {
-    "provider": {"type": "str", "required": True, "choices": ["haproxy", "http", "caddy"]},
+    "provider": {"type": "str", "required": True, "choices": ["haproxy", "http", "caddy", "nginx"]},
     "state": {
         "type": "str",
         "required": True,
@@ -352,6 +361,7 @@ ARGUMENTS = {
     "timeout": {"type": "float", "default": 10},
     "socket": {"type": "str"},
     "map_file": {"type": "path"},
+    "flag_file": {"type": "path"},
     "state_file": {"type": "path"},
     "backend": {"type": "str"},
     "server": {"type": "str"},
@@ -375,6 +385,7 @@ REQUIRED_IF = [
     ("provider", "haproxy", ("socket",)),
     ("provider", "http", ("api_url", "record_file")),
     ("provider", "caddy", ("admin_url", "server", "record_file")),
+    ("provider", "nginx", ("flag_file",)),
 ]
 # state: (what HAProxy calls it, how it is told apart)
 SERVER_STATES = {"drained": ("drain", haproxy.drained), "ready": ("ready", haproxy.ready)}
@@ -398,13 +409,18 @@ def caddy_page(params: dict[str, Any], _looks: balancer.Looks, deadline: Deadlin
     return MaintenanceRoute(admin, validate.identifier(params["server"], "server"), params["page"], deadline)
 
 
-PROVIDERS = {"haproxy": haproxy_page, "http": http_page, "caddy": caddy_page}
+def nginx_page(params: dict[str, Any], _looks: balancer.Looks, _deadline: Deadline, _warn: balancer.Warn) -> Any:
+    return FlagFile(validate.absolute_path(params["flag_file"], "flag_file"))
+
+
+PROVIDERS = {"haproxy": haproxy_page, "http": http_page, "caddy": caddy_page, "nginx": nginx_page}
 
 
 def page_of(params: dict[str, Any], deadline: Deadline, warn: balancer.Warn) -> balancer.Page:
     looks = balancer.Looks(params["look"], params["page"])
     provider = PROVIDERS[params["provider"]](params, looks, deadline, warn)
-    record = validate.absolute_path(params["record_file"] or f"{params['map_file']}.json", "record_file")
+    beside = params["map_file"] or params["flag_file"]
+    record = validate.absolute_path(params["record_file"] or f"{beside}.json", "record_file")
     return balancer.Page(provider, record, looks, deadline, warn)
 
 

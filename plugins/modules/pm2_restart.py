@@ -164,6 +164,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.marketsage.rollback.plugins.module_utils import errors, validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
 from ansible_collections.marketsage.rollback.plugins.module_utils.pm2 import App, Busy, Cli, Dump, Instance
+from ansible_collections.marketsage.rollback.plugins.module_utils.releases import wanted_release
 from ansible_collections.marketsage.rollback.plugins.module_utils.run import RUN_ARGUMENT, Run
 
 # pm2 reports a process without wait_ready as online before its code has run; pm2's own min_uptime is one second.
@@ -238,7 +239,7 @@ def wanted_of(parameters: dict[str, Any]) -> Wanted:
         _existing_file(parameters["ecosystem"], "ecosystem")
     return Wanted(
         validate.identifier(parameters["name"], "name"),
-        _release(parameters["current"], parameters["release"]),
+        wanted_release(parameters["current"], parameters["release"]),
         parameters["ecosystem"],
         parameters["method"],
         parameters["settle"],
@@ -248,20 +249,6 @@ def wanted_of(parameters: dict[str, Any]) -> Wanted:
 def _existing_file(path: str, name: str) -> None:
     if not os.path.isfile(validate.absolute_path(path, name)):
         raise errors.BadInput(f"{name}: there is no file {path}")
-
-
-def _release(current: str | None, release: str | None) -> str:
-    resolved = [_directory(path, name) for path, name in ((release, "release"), (current, "current")) if path]
-    if len(set(resolved)) > 1:
-        raise errors.Refused(f"current: {current} leads to {resolved[1]}, not to {resolved[0]}; switch it first")
-    return resolved[0]
-
-
-def _directory(path: str, name: str) -> str:
-    resolved = os.path.realpath(validate.absolute_path(path, name))
-    if not os.path.isdir(resolved):
-        raise errors.BadInput(f"{name}: {path} leads to no directory")
-    return resolved
 
 
 def plan_of(wanted: Wanted, instances: list[Instance], dump: Dump) -> Plan:

