@@ -27,7 +27,11 @@ class DrillHistory:
         alike = (one for one in self.all() if (one["kind"], one["scenario"]) == (kind, scenario))
         return next(alike, None)
 
-    def keep(self, score: Score) -> None:
+    def prepare(self) -> None:
+        """See that a score can be kept; OSError where it cannot."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._file.touch()
+
+    def keep(self, score: Score) -> None:
         with self._file.open("a") as file:
             file.write(json.dumps(score) + "\n")

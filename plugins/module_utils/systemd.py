@@ -13,7 +13,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.errors import 
 
 # What systemctl show is asked for: it exits with 0 for a unit that does not exist, too.
 _PROPERTIES = ("LoadState", "ActiveState", "SubState", "MainPID", "NRestarts")
-_SHORTEST_WAIT = 2.0
+_SHORTEST_WAIT = 5.0
 _ON_THE_WAY = ("activating", "deactivating", "reloading")
 
 

@@ -145,8 +145,9 @@ def every_fault(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session")
 def running() -> Iterator[Sandbox]:
+    # Drills are kept beside their sandbox.
     directory = Path(tempfile.mkdtemp(prefix="rollback-e2e-"))
-    layout = up_on_free_ports(directory)
+    layout = up_on_free_ports(directory / "sandbox")
     yield Sandbox(layout)
     stack.down(layout)
     shutil.rmtree(directory, ignore_errors=True)

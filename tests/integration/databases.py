@@ -4,6 +4,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 import uuid
 from collections.abc import Iterator
@@ -130,6 +131,16 @@ def writing(production: Production, rogue: bool = False) -> Iterator[Writer]:
         yield writer
     finally:
         writer.stop()
+
+
+def crash_and_restart(url: str) -> None:
+    """Restart the server of a database as if it had crashed."""
+    with psycopg.connect(url) as connection:
+        data = connection.execute("SHOW data_directory").fetchone()
+    assert data
+    as_ordinary_user = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
+    restart = [f"{TOOLS}/pg_ctl", "-D", data[0], "-m", "immediate", "-w", "-l", f"{data[0]}/log", "restart"]
+    subprocess.run([*as_ordinary_user, *restart], check=True, stdout=subprocess.DEVNULL, timeout=60)
 
 
 class Boundary(NamedTuple):

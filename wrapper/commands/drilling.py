@@ -46,6 +46,9 @@ def drill(kind: str, inventory: Path | None, yes: bool, keep: bool, as_json: boo
     broken = _scenario(chosen.scenarios, said["scenario"], said["at_random"])
     if inventory and (said["scenario"] or said["at_random"] or keep):
         raise click.BadParameter("inventory: it says what is broken; leave --scenario, --random and --keep out")
+    if inventory:
+        _agree_to_break(kind, inventory, yes)
+    _prepare(history)
     runs: list[Any] = []
 
     def assess() -> dict[str, Any]:
@@ -71,7 +74,7 @@ def drill(kind: str, inventory: Path | None, yes: bool, keep: bool, as_json: boo
         return {"kind": kind, "scenario": broken, **result}, records
 
     def hold_there(inventory: Path) -> tuple[dict[str, Any], list[Path]]:
-        _break_there(kind, inventory, yes)
+        answers.answer("drill.yml", inventory, check=False, drill=kind)
         result = drills.hold_elsewhere(chosen, inventory.stem, hands)
         records = [_record(inventory, scene.run) for scene in runs if scene.run]
         return {"kind": kind, "scenario": inventory.stem, **result}, records
@@ -85,14 +88,22 @@ def drill(kind: str, inventory: Path | None, yes: bool, keep: bool, as_json: boo
     sys.exit(result["exit_code"])
 
 
-def _break_there(kind: str, inventory: Path, yes: bool) -> None:
-    """Ship the bad release that an inventory names, once the operator has agreed."""
-    if not yes:
-        if not sys.stdin.isatty():
-            raise click.UsageError("there is no terminal to ask at; a drill breaks something on purpose: say --yes")
-        if not click.confirm(f"Ship what rollback_drills.{kind} of {inventory} names, and roll it back?"):
-            sys.exit(130)
-    answers.answer("drill.yml", inventory, check=False, drill=kind)
+def _prepare(history: Any) -> None:
+    """What could not be kept must not be broken for it."""
+    try:
+        history.prepare()
+    except OSError as error:
+        raise click.ClickException(f"drills are kept in {error.filename}: {error.strerror}") from None
+
+
+def _agree_to_break(kind: str, inventory: Path, yes: bool) -> None:
+    """Go on only if the operator lets the bad release be shipped that an inventory names."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask at; a drill breaks something on purpose: say --yes")
+    if not click.confirm(f"Ship what rollback_drills.{kind} of {inventory} names, and roll it back?"):
+        sys.exit(130)
 
 
 def _record(inventory: Path, run: str) -> Path:

@@ -62,6 +62,14 @@ def test_a_drill_that_cannot_be_held_is_bad_input(words: list[str], said: str) -
     assert (refused.exit_code, said in " ".join(refused.output.split())) == (2, True), refused.output
 
 
+def test_a_drill_whose_score_cannot_be_kept_breaks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "default_directory", lambda: tmp_path / "sandbox")
+    (tmp_path / "drills").touch()
+    refused = CliRunner().invoke(main, ["drill", "backend"])
+    assert refused.exit_code == 1 and f"drills are kept in {tmp_path}/drills: File exists" in refused.output
+    assert not (tmp_path / "drill").exists()
+
+
 def assessed(monkeypatch: pytest.MonkeyPatch, *answers: dict[str, Any]) -> dict[str, Any]:
     """What is made of assessments that follow each other twenty seconds apart."""
     clock = iter(range(0, 1000, 20))
@@ -95,6 +103,7 @@ def test_where_no_trigger_dates_it_the_cause_is_not_known(monkeypatch: pytest.Mo
 
 def test_the_last_of_its_kind_and_scenario_is_what_it_is_compared_with(tmp_path: Path) -> None:
     history = DrillHistory(tmp_path / "drills")
+    history.prepare()
     assert (history.all(), history.last("backend", "backend-500")) == ([], None)
     for seconds, scenario in ((50.0, "backend-500"), (70.0, "backend-500"), (1.0, "auth")):
         history.keep({**SCORE, "scenario": scenario, "steps": [{**SCORE["steps"][0], "seconds": seconds}]})
@@ -118,7 +127,9 @@ def test_each_figure_is_better_worse_or_the_same(capsys: pytest.CaptureFixture[s
 def test_the_history_is_shown_and_printed_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "default_directory", lambda: tmp_path / "sandbox")
     assert "No drill was held yet." in CliRunner().invoke(main, ["drill", "history"]).output
-    DrillHistory(tmp_path / "drills").keep(SCORE)
+    history = DrillHistory(tmp_path / "drills")
+    history.prepare()
+    history.keep(SCORE)
     told = json.loads(CliRunner().invoke(main, ["drill", "history", "--json"]).output)
     assert (told["version"], told["drills"]) == (1, [SCORE])
     assert "backend-500" in CliRunner().invoke(main, ["drill", "history"]).output
