@@ -12,7 +12,7 @@ import httpx
 import psycopg
 from ansible_collections.marketsage.rollback.sandbox import scenarios, stack
 from ansible_collections.marketsage.rollback.sandbox.deploy import deploy
-from ansible_collections.marketsage.rollback.sandbox.layout import DEFAULT_PORT_BASE, HOSTS, Layout
+from ansible_collections.marketsage.rollback.sandbox.layout import DEFAULT_PORT_BASE, HOSTS, Layout, records_beside
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
 
 PORT_BASE = DEFAULT_PORT_BASE + 1000
@@ -154,16 +154,6 @@ def _missing_phones(layout: Layout, phones: dict[str, str]) -> list[str]:
         rows = database.execute('SELECT email, phone FROM "Contact" WHERE email = ANY(%s)', [list(phones)]).fetchall()
     there: dict[str, str | None] = dict(rows)
     return [email for email, phone in phones.items() if there.get(email) != phone]
-
-
-def directory_beside(sandbox: Path) -> Path:
-    """Where drills have their own sandbox, so that the user's is left alone."""
-    return sandbox.with_name("drill")
-
-
-def records_beside(sandbox: Path) -> Path:
-    """Where the records of drills are kept when their sandbox is gone."""
-    return sandbox.with_name("drills")
 
 
 def keep_record(layout: Layout, run: str) -> Path:

@@ -197,3 +197,13 @@ PORTS = {
     "monitoring": 31,
     "dashboards": 32,
 }
+
+
+def directory_beside(sandbox: Path) -> Path:
+    """Where drills have their own sandbox, so that the user's is left alone."""
+    return sandbox.with_name("drill")
+
+
+def records_beside(sandbox: Path) -> Path:
+    """Where the records of drills are kept when their sandbox is gone."""
+    return sandbox.with_name("drills")

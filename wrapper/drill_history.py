@@ -5,7 +5,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.marketsage.rollback.sandbox import layout
+
 Score = dict[str, Any]
+
+
+def of_this_host() -> DrillHistory:
+    """The history of the drills that were held from here."""
+    return DrillHistory(layout.records_beside(layout.default_directory()))
+
+
+def last_of_this_host() -> Score | None:
+    """The newest score; None where no drill was held, and `error` alone where that cannot be told."""
+    try:
+        return next(iter(of_this_host().all()), None)
+    except (OSError, ValueError) as error:
+        return {"error": str(error)}
 
 
 class DrillHistory:

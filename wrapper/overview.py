@@ -4,6 +4,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from ansible_collections.marketsage.rollback.wrapper import scorecard
+from ansible_collections.marketsage.rollback.wrapper.console import clock
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -25,6 +27,7 @@ def show(found: dict[str, Any]) -> None:
         waiting = f"{archive['waiting']} of {archive['items']} things not brought back"
         console.print(f"archive      {archive['name']}: {waiting}", highlight=False)
     console.print(backup_line(found["backups"]))
+    console.print(drill_line(found["last_drill"]))
     for service, hosts in found["services"].items():
         console.print(service_table(service, hosts, found))
 
@@ -82,7 +85,7 @@ def backup_line(read: dict[str, Any]) -> Text:
 def service_table(service: str, hosts: list[str], found: dict[str, Any]) -> Table:
     """What is live on each host of a service, then what it could go back to."""
     table = Table(title=service, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
-    for column in ("", "release", "tag", "since", "known", "schema"):
+    for column in ("", "release", "tag", "since", "known", "schema", "kept"):
         table.add_column(column, no_wrap=True)
     for host in hosts:
         read = found["reports"].get(host) or {}
@@ -92,8 +95,42 @@ def service_table(service: str, hosts: list[str], found: dict[str, Any]) -> Tabl
             continue
         table.add_row(f"live {host}", *_release(service, live, found))
     for candidate in _candidates(hosts, found):
-        table.add_row("restore", *_release(service, candidate, found))
+        table.add_row("restore", *_release(service, candidate, found), kept(candidate, hosts, found))
     return table
+
+
+def kept(candidate: dict[str, Any], hosts: list[str], found: dict[str, Any]) -> Text:
+    """Where a release is built, or for how long its image is kept: what is not must be built before it can run."""
+    if "can_rollback" in candidate:
+        return _image(candidate["can_rollback"], candidate.get("retention_left"))
+    built = [
+        host
+        for host in hosts
+        for one in (found["reports"].get(host) or {}).get("candidates", [])
+        if one["commit"] == candidate["commit"] and one["built"]
+    ]
+    if len(built) == len(hosts):
+        return Text("built", style="green")
+    return Text(f"built on {', '.join(built)} alone" if built else "to be built", style="yellow")
+
+
+def _image(is_kept: bool, left: int | None) -> Text:
+    if not is_kept:
+        return Text("to be built", style="yellow")
+    return Text("image" if left is None else f"image, {left // 3600} h", style="green")
+
+
+def drill_line(last: dict[str, Any] | None) -> Text:
+    """The last drill of this control host: which, when, how it ended, and how long users were away."""
+    if last is None:
+        return Text("last drill   none was held: rollback drill full-system", style="yellow")
+    if "error" in last:
+        return Text(f"last drill   unknown: {last['error']}", style="yellow")
+    away = scorecard.figures(last)["first page to first good answer"]
+    ended = "ended well" if last["exit_code"] == 0 else f"ended with exit code {last['exit_code']}"
+    took = f", users were away for {clock(away)}" if away is not None else ""
+    style = "green" if last["exit_code"] == 0 else "yellow"
+    return Text(f"last drill   {last['kind']} ({last['scenario']}) on {_time(last['time'])} {ended}{took}", style=style)
 
 
 def _candidates(hosts: list[str], found: dict[str, Any]) -> list[dict[str, Any]]:

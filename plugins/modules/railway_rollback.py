@@ -125,7 +125,9 @@ adopted:
   returned: success
   type: str
 candidates:
-  description: The deployments that could be gone back to, the best first; newest first, those to be built again last.
+  description:
+    - The deployments that could be gone back to, the best first; newest first, those to be built again last.
+    - Each has its own RV(retention_left) too.
   returned: success
   type: list
   elements: dict
@@ -289,7 +291,7 @@ def report(service: Service, decision: Decision) -> dict[str, Any]:
     """What an operator wants to know before it is done."""
     current, target, place = decision.current, decision.target, service.place
     changes = decision.method != "none"
-    left = retention_left(place.plan, target, datetime.now(timezone.utc)) if target.can_rollback else None
+    left = image_left(place.plan, target)
     return {
         "changed": changes,
         "method": decision.method,
@@ -297,13 +299,18 @@ def report(service: Service, decision: Decision) -> dict[str, Any]:
         "live": current.shown(),
         "target": target.shown(),
         "adopted": decision.adopted[0].id if decision.adopted else None,
-        "candidates": [one.shown() for one in decision.candidates],
+        "candidates": [{**one.shown(), "retention_left": image_left(place.plan, one)} for one in decision.candidates],
         "restored": None,
         "retention_left": left,
         "retention_note": retention_note(place.plan, target, left),
         "variables_changed": service.changed_variables(current, target) if changes else [],
         "auto_deploy": service.auto_deploy(),
     }
+
+
+def image_left(plan: str, deployment: Deployment) -> int | None:
+    """Seconds for which the image of a deployment is still kept; None where there is none, or nothing tells."""
+    return retention_left(plan, deployment, datetime.now(timezone.utc)) if deployment.can_rollback else None
 
 
 def retention_note(plan: str, target: Deployment, left: int | None) -> str:

@@ -35,8 +35,8 @@ def drill(kind: str, inventory: Path | None, yes: bool, keep: bool, as_json: boo
     from ansible_collections.marketsage.rollback.sandbox.processes import SandboxError
     from ansible_collections.marketsage.rollback.wrapper import drill_history, operation, scorecard
 
-    directory = drills.directory_beside(layout.default_directory())
-    history = drill_history.DrillHistory(drills.records_beside(directory))
+    directory = layout.directory_beside(layout.default_directory())
+    history = drill_history.of_this_host()
     if kind == "history":
         answers.print_json(drills=history.all()) if as_json else scorecard.show_history(history.all())
         return

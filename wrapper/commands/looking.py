@@ -18,11 +18,12 @@ from ansible_collections.marketsage.rollback.wrapper.commands.options import INV
 @JSON
 def status(inventory: Path, as_json: bool) -> None:
     """Show what is live, what could be restored, and who holds the lock; change nothing."""
-    from ansible_collections.marketsage.rollback.wrapper import overview
+    from ansible_collections.marketsage.rollback.wrapper import drill_history, overview
 
     read, code = answers.ask("status.yml", inventory, check=True)
     found = read.get("rollback_overview") or {}
     if found:
+        found["last_drill"] = drill_history.last_of_this_host()
         completion.remember(inventory, runs=found["runs"], releases=overview.names(found))
     if as_json:
         answers.print_json(**found)
