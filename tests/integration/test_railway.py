@@ -413,6 +413,7 @@ class TestRollback:
         assert plan["variables_changed"] == ["API_URL", "NEW"]
         assert "secret-value" not in json.dumps(plan)
         assert 0 < plan["retention_left"] <= 120 * 3600
+        assert plan["candidates"][0]["retention_left"] == pytest.approx(plan["retention_left"], abs=2)
         assert plan["auto_deploy"] is True
         assert plan["restored"] is None
 
