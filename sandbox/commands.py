@@ -5,6 +5,7 @@ import functools
 import json
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,11 +32,18 @@ def sandbox() -> None:
     """A miniature of production on this machine, to break and to roll back."""
 
 
+def needs_extra() -> None:
+    """One clear line where what only the sandbox needs is not installed."""
+    if find_spec("psutil") is None:
+        raise click.ClickException("the sandbox needs more: pipx install --force 'marketsage-rollback[sandbox]'")
+
+
 def _plainly(command: Command) -> Command:
     """End a command that fails with one clear message and its exit code."""
 
     @functools.wraps(command)
     def wrapped(*arguments: Any, **options: Any) -> Any:
+        needs_extra()
         from ansible_collections.marketsage.rollback.sandbox.processes import SandboxError
 
         try:

@@ -40,17 +40,9 @@ def environment() -> dict[str, str]:
     return {
         **kept,
         "PATH": f"{scripts}{os.pathsep}{kept.get('PATH', os.defpath)}",
-        "ANSIBLE_CONFIG": str(COLLECTION / "ansible.cfg") if (COLLECTION / "ansible.cfg").exists() else os.devnull,
+        "ANSIBLE_CONFIG": str(COLLECTION / "ansible.cfg"),
         "ANSIBLE_COLLECTIONS_PATH": str(COLLECTION.parents[2]),
-        "ANSIBLE_CALLBACKS_ENABLED": "marketsage.rollback.outcome",
         "ANSIBLE_HOST_KEY_CHECKING": "True",
-        "ANSIBLE_HOST_PATTERN_MISMATCH": "ignore",
-        "ANSIBLE_PIPELINING": "True",
-        "ANSIBLE_PRECEDENCE": "all_plugins_play,groups_plugins_play,all_inventory,groups_inventory,"
-        "all_plugins_inventory,groups_plugins_inventory",
-        "ANSIBLE_FORKS": "50",
-        "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=300s -o ConnectTimeout=10 "
-        "-o ServerAliveInterval=5 -o ServerAliveCountMax=3",
     }
 
 

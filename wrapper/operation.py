@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from ansible_collections.marketsage.rollback.sandbox import layout
 from ansible_collections.marketsage.rollback.wrapper import console, launch, policy
 from ansible_collections.marketsage.rollback.wrapper.scene import Scene
 
@@ -16,6 +17,7 @@ _STOPPED = 130
 
 def carry_out(procedure: str, inventory: Path, variables: dict[str, Any], check: bool, as_json: bool) -> Scene:
     """Run a procedure's playbook in the hands of a driver while showing it; how it ended is in the scene."""
+    _refuse_no_sandbox(inventory)
     playbook = policy.playbook(procedure)
     severity = variables.get("severity")
     request = {
@@ -106,16 +108,28 @@ def follow_record(directory: Path, as_json: bool) -> Scene:
     return scene
 
 
+def _refuse_no_sandbox(inventory: Path) -> None:
+    """Whoever names no inventory means the sandbox; one that is not there has nothing to ask."""
+    if inventory == policy.SANDBOX and not (directory := layout.default_directory()).exists():
+        raise click.UsageError(
+            f"inventory: there is no sandbox at {directory}; name where production is with -i or "
+            "$ROLLBACK_INVENTORY, or bring a sandbox up: rollback sandbox up"
+        )
+
+
 def ask(playbook: str, inventory: Path, variables: dict[str, Any], check: bool) -> tuple[dict[str, Any], int]:
     """What the tasks of a playbook returned, put together, and its exit code; its failure is said on stderr."""
     from ansible_collections.marketsage.rollback.plugins.module_utils.ending import Ending  # noqa: PLC0415
 
+    _refuse_no_sandbox(inventory)
     found: dict[str, Any] = {"checks": []}
     ending = Ending()
 
     def handle(event: dict[str, Any]) -> None:
         data = event.get("event_data") or {}
         values = data.get("res") or {}
+        if event["event"] == "verbose":
+            ending.heard(event["stdout"])
         if event["event"] == "runner_on_failed" and not data.get("ignore_errors"):
             ending.failed(data["host"], values)
         if "passes" in values and event["event"] in ("runner_on_ok", "runner_on_failed"):

@@ -55,6 +55,8 @@ class Progress:
             yield from self._watched(data.get("res") or {})
         elif event["event"] == "playbook_on_stats":
             yield from self._leave()
+        elif event["event"] == "verbose":
+            self.ending.heard(event["stdout"])
 
     def started(self, title: str, response_time: int | None) -> Happening:
         """The first thing to tell: what is carried out, in which steps, since when, in seconds since 1970."""

@@ -3,6 +3,7 @@
 """How a run ended, worked out from what its tasks returned: end state, exit code, and what to do next."""
 from __future__ import annotations
 
+import re
 from typing import Any
 
 QUEUED = 10
@@ -10,6 +11,7 @@ HELD = 20
 ABORTED = 21
 UNKNOWN = 30
 INTERRUPTED = 130
+_ERROR = re.compile(r"(?:\x1b\[[\d;]*m)?\[?ERROR\]?: *([^\x1b\r\n]+)")
 NAMES = {1: "FAILED", 2: "BAD INPUT", 3: "REFUSED", 5: "UNHEALTHY", HELD: "HELD", UNKNOWN: "UNKNOWN"}
 
 
@@ -22,6 +24,7 @@ class Ending:
         self.status: str | None = None
         self.closed: dict[str, Any] | None = None
         self.failure: dict[str, Any] | None = None
+        self.error = ""
         self.stopped: str | None = None
         self.undelivered: list[str] = []
         self.failed_hosts: list[str] = []
@@ -51,6 +54,11 @@ class Ending:
                 "exit_code": values.get("exit_code"),
                 "advice": values.get("advice") or "",
             }
+
+    def heard(self, line: str) -> None:
+        """Take in what Ansible said beside its tasks' results: the first error is why it could not even begin."""
+        said = _ERROR.match(line)
+        self.error = self.error or (said[1] if said else "")
 
     def exit_code(self) -> int | None:
         """The run's exit code; None where nothing of this collection decided, so that Ansible's own stands."""
@@ -93,8 +101,8 @@ class Ending:
         """The same where nothing of this collection decided: what Ansible's own exit code and failure say."""
         if self.lines() or exit_code == 0:
             return self.lines() or ["DONE"]
-        failure = f": {self.failure['host']}: {self.failure['msg']}" if self.failure else ""
-        return [f"FAILED with exit code {exit_code}{failure}"]
+        failure = f"{self.failure['host']}: {self.failure['msg']}" if self.failure else self.error
+        return [f"FAILED with exit code {exit_code}{': ' if failure else ''}{failure}"]
 
     def _ways_on(self) -> list[str]:
         """What can be done with a run that stays open."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from ansible_collections.marketsage.rollback.sandbox.commands import needs_extra
 from ansible_collections.marketsage.rollback.wrapper import policy
 from ansible_collections.marketsage.rollback.wrapper.commands import answers, running
 from ansible_collections.marketsage.rollback.wrapper.commands.options import JSON
@@ -30,6 +31,7 @@ def drill(kind: str, inventory: Path | None, yes: bool, keep: bool, as_json: boo
 
     KIND is backend, frontend, full-system or database; history shows the drills that were held.
     """
+    needs_extra()
     from ansible_collections.marketsage.rollback.sandbox import drill as drills
     from ansible_collections.marketsage.rollback.sandbox import layout, stack
     from ansible_collections.marketsage.rollback.sandbox.processes import SandboxError
