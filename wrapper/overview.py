@@ -1,6 +1,7 @@
 """The status screen: what is live and what could be restored, on one page."""
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+_LABEL = 13
 _MARK_STYLES = {"good": "green", "bad": "red"}
 
 
@@ -17,19 +19,34 @@ def show(found: dict[str, Any]) -> None:
     """Print what the status playbook found."""
     console = Console()
     console.print(Text(f"Environment {found['environment']}", style="bold"))
-    console.print(lock_line(found["holder"]))
-    console.print(freeze_line(found["frozen"]))
-    for host, read in found["maintenance"].items():
-        console.print(maintenance_line(host, read))
-        if out := out_of_rotation(read):
-            console.print(Text(f"rotation     without {', '.join(out)} on {host}", style="bold yellow"))
-    for archive in found["archives"]:
-        waiting = f"{archive['waiting']} of {archive['items']} things not brought back"
-        console.print(f"archive      {archive['name']}: {waiting}", highlight=False)
-    console.print(backup_line(found["backups"]))
-    console.print(drill_line(found["last_drill"]))
+    console.print(_aligned(_lines(found)))
     for service, hosts in found["services"].items():
         console.print(service_table(service, hosts, found))
+
+
+def _lines(found: dict[str, Any]) -> Iterator[Text]:
+    """What is not of one release, a line each."""
+    yield lock_line(found["holder"])
+    yield freeze_line(found["frozen"])
+    for host, read in found["maintenance"].items():
+        yield maintenance_line(host, read)
+        if out := out_of_rotation(read):
+            yield Text(f"rotation     without {', '.join(out)} on {host}", style="bold yellow")
+    for archive in found["archives"]:
+        waiting = f"{archive['waiting']} of {archive['items']} things not brought back"
+        yield Text(f"archive      {archive['name']}: {waiting}")
+    yield backup_line(found["backups"])
+    yield drill_line(found["last_drill"])
+
+
+def _aligned(lines: Iterable[Text]) -> Table:
+    """Lines whose words go on below each other where they do not fit."""
+    table = Table.grid()
+    table.add_column(width=_LABEL)
+    table.add_column(overflow="fold")
+    for line in lines:
+        table.add_row(line[:_LABEL], line[_LABEL:])
+    return table
 
 
 def names(found: dict[str, Any]) -> list[str]:
@@ -52,7 +69,7 @@ def lock_line(holder: dict[str, Any] | None) -> Text:
     if holder is None:
         return Text("lock         free", style="green")
     text = f"lock         run {holder['run']} of {holder['owner']} since {holder['since']} ({holder['reason']})"
-    return Text(f"{text}\n             go on with it: rollback resume {holder['run']}", style="bold yellow")
+    return Text(f"{text}\ngo on with it: rollback resume {holder['run']}", style="bold yellow")
 
 
 def maintenance_line(host: str, read: dict[str, Any]) -> Text:

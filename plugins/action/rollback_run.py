@@ -181,10 +181,10 @@ def close_run(control: Control, run: Run, arguments: dict[str, Any]) -> dict[str
         mark_releases(control, run, plan, leaves_bad=reversal is None)
     aborted = reversal == "abort" or arguments["given_up"]
     outcome = outcome_of(control, run, plan, aborted, arguments)
-    freeze.put(
-        control.freeze_file, run.id, by=control_action.operator(), reason=f"after {run.id}: {plan['reason']}",
-        seconds=arguments["freeze_for"],
-    )  # fmt: skip
+    # A backup leaves in production what was there.
+    seconds = 0 if plan.get("takes_backup") else arguments["freeze_for"]
+    reason = f"after {run.id}: {plan['reason']}"
+    freeze.put(control.freeze_file, run.id, by=control_action.operator(), reason=reason, seconds=seconds)
     control.release(run.id, run.fence, outcome)
     return {"changed": True, "outcome": outcome}
 

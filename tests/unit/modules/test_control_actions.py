@@ -112,6 +112,14 @@ def test_deploys_are_frozen_while_a_run_is_open_and_for_a_while_after_it(control
     assert rollback_freeze.asked(control) == {"changed": False, "run": None}
 
 
+def test_after_a_backup_deploys_go_on_at_once(control: Control) -> None:
+    run = opened(control, {**resolved(control), "takes_backup": True})["run"]
+    with pytest.raises(Refused):
+        rollback_freeze.asked(control)
+    closed(control, run, freeze_for=600)
+    assert rollback_freeze.asked(control) == {"changed": False, "run": None}
+
+
 def test_a_freeze_that_has_expired_holds_nothing_back(control: Control) -> None:
     os.makedirs(control.directory)
     freeze.put(control.freeze_file, "ann", by="ann", reason="looking at it", seconds=-1)
