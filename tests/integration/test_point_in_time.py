@@ -1,11 +1,13 @@
 """A backup of how the database was earlier, by a real pgBackRest from a real archive of the write-ahead log."""
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import yaml
 from ansible_collections.marketsage.rollback.plugins.modules import postgres_backup
 
 SERVERS = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
@@ -126,6 +129,39 @@ def test_a_backup_of_the_moment_before_the_damage(
     assert backup["taken_at"] == backup["point_in_time"]
     assert cluster.execute(ROWS) == [(101,)]
     assert not list(cluster.directory.glob("rollback_side_*"))
+
+
+def test_the_command_takes_one_for_a_recovery_to_go_back_to(
+    cluster: Cluster, arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    cluster.execute("INSERT INTO \"Order\" VALUES (2000, 'good')")
+    ((rows,),) = cluster.execute(ROWS)
+    ((moment,),) = cluster.execute("SELECT clock_timestamp()")
+    cluster.execute('DELETE FROM "Order"')
+    database = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "database_url_file": arguments["database_url_file"],
+        "database_admin_url_file": arguments["database_url_file"],
+        "database_releases_dir": str(tmp_path / "releases"),
+        "database_live_release": str(tmp_path / "current"),
+        "database_prisma": ["prisma"],
+        "rollback_backup_directory": arguments["directory"],
+        "rollback_backup_bin_dir": arguments["bin_dir"],
+        "rollback_pgbackrest": arguments["pgbackrest"],
+    }
+    control = {"rollback_environment": "shop", "rollback_control_dir": str(tmp_path / "control")}
+    state = {"rollback_state_dir": str(tmp_path / "state")}
+    inventory = {"all": {"vars": {**control, **state}, "children": {"database": {"hosts": {"shop": database}}}}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    command = [Path(sys.executable).with_name("rollback"), "run", "backup", "-r", "rows were deleted"]
+    taken = subprocess.run(
+        [*command, "-e", f"point_in_time={moment.isoformat()}", "-i", tmp_path / "hosts.yml"], capture_output=True,
+        stdin=subprocess.DEVNULL, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert taken.returncode == 0, taken.stdout + taken.stderr
+    (manifest,) = (json.loads(path.read_text()) for path in Path(arguments["directory"]).glob("*/manifest.json"))
+    assert sum(table["rows"] for table in manifest["tables"].values()) == rows
 
 
 def test_a_side_cluster_of_a_killed_run_is_ended_by_the_next(
