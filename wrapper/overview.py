@@ -102,7 +102,8 @@ def backup_line(read: dict[str, Any]) -> Text:
 def service_table(service: str, hosts: list[str], found: dict[str, Any]) -> Table:
     """What is live on each host of a service, then what it could go back to."""
     table = Table(title=service, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
-    for column in ("", "release", "tag", "since", "known", "schema", "kept"):
+    table.add_column(no_wrap=True, min_width=max(len(f"live {host}") for host in ["", *hosts]))
+    for column in ("release", "tag", "since", "known", "schema", "kept"):
         table.add_column(column, no_wrap=True)
     for host in hosts:
         read = found["reports"].get(host) or {}

@@ -24,6 +24,7 @@ def assess(arguments: dict[str, Any]) -> dict[str, Any]:
     deployed = assessment.deploys(arguments["reports"], {service: arguments["hosts"][service] for service in services})
     began = min((one["since"] for one in exceeded if one["since"]), default=None)
     cause = assessment.likely_cause(began, deployed, triggers["deploy_within"])
+    meant = [deploy["service"] for deploy in cause or deployed[:1]] or services
     return {
         "changed": False,
         "asked_prometheus": bool(url),
@@ -34,16 +35,16 @@ def assess(arguments: dict[str, Any]) -> dict[str, Any]:
         "deploys": deployed,
         "cause": cause,
         "action": arguments["policy"]["severities"][severity]["action"] if severity else "none",
-        "command": _command(severity, [*exceeded, *failing], cause or deployed[:1]),
+        "command": _command(severity, [*exceeded, *failing], meant),
     }
 
 
-def _command(severity: str | None, evidence: list[dict[str, Any]], cause: list[dict[str, Any]]) -> str | None:
+def _command(severity: str | None, evidence: list[dict[str, Any]], services: list[str]) -> str | None:
     if severity is None:
         return None
     first = next(one for one in evidence if one["severity"] == severity)
     why = first["name"] if "value" not in first else f"{first['name']}: {first['value']:g} {first['unit']}"
-    return assessment.command([deploy["service"] for deploy in cause], severity, why)
+    return assessment.command(services, severity, why)
 
 
 class ActionModule(control_action.ControlAction):

@@ -220,6 +220,8 @@ def test_another_product_is_rolled_back_by_its_inventory_alone(harbour: Harbour)
     assert "summer" in status.stdout and "autumn" in status.stdout and "bad" in status.stdout
     assert "marketsage" not in (done.stdout + status.stdout + assessed.stdout).lower()
 
+    verified = harbour.rollback("verify", "backend")
+    assert not verified.returncode and "A berth can be booked and given back" in verified.stdout, verified.stderr
     again = harbour.rollback("run", "backend", "-s", "P0", "-r", "bookings are refused")
     assert "nothing to change" in again.stdout and not again.returncode
 
