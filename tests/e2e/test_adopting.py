@@ -173,6 +173,14 @@ def systemd() -> Iterator[None]:
     BOOTED.rmdir()
 
 
+def wait_for_manager(harbour: Harbour) -> None:
+    for _attempt in range(100):
+        if not harbour.run("systemctl", "--user", "daemon-reload").returncode:
+            return
+        time.sleep(0.1)
+    pytest.skip("no manager of systemd comes up on this machine")
+
+
 @pytest.fixture
 def harbour(systemd: None, free_ports: Callable[[int], list[int]]) -> Iterator[Harbour]:
     directory = Path(tempfile.mkdtemp(prefix="harbour-"))
@@ -191,11 +199,13 @@ def harbour(systemd: None, free_ports: Callable[[int], list[int]]) -> Iterator[H
         subprocess.Popen(manager, env=harbour.environment, stderr=subprocess.DEVNULL) as systemd_itself,
         subprocess.Popen([nginx_binary(), "-p", directory, "-c", configuration]) as nginx,
     ):
-        eventually(lambda: not harbour.run("systemctl", "--user", "daemon-reload").returncode)
-        yield harbour
-        harbour.run("systemctl", "--user", "exit")
-        nginx.terminate()
-        systemd_itself.wait(30)
+        try:
+            wait_for_manager(harbour)
+            yield harbour
+        finally:
+            harbour.run("systemctl", "--user", "exit")
+            nginx.terminate()
+            systemd_itself.terminate()
     shutil.rmtree(directory, ignore_errors=True)
 
 
