@@ -21,6 +21,7 @@ from typing import Any
 
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import Held, Refused
+from ansible_collections.marketsage.rollback.plugins.module_utils.releases import working_directory
 
 _AMP_VERSION = 1
 _LONGEST_ARGUMENT = 64 * 1024 * 1024
@@ -131,7 +132,7 @@ def _release_of(pid: int, young: bool, daemon_cwd: str | None) -> str | None:
 
     A worker is born in its daemon's directory and changes into its own while it boots.
     """
-    cwd = _proc_cwd(pid) if pid else None
+    cwd = working_directory(pid) if pid else None
     return None if young and cwd == daemon_cwd else cwd
 
 
@@ -141,13 +142,6 @@ def _more_to_come(instances: list[Instance]) -> bool:
         return False
     fewer = len(instances) < max(one.configured for one in instances)
     return fewer and min(one.age for one in instances) < _NEXT_PROCESS_SECONDS
-
-
-def _proc_cwd(pid: int) -> str | None:
-    try:
-        return os.readlink(f"/proc/{pid}/cwd")
-    except OSError:
-        return None
 
 
 def _patience(deadline: Deadline) -> float:
@@ -345,7 +339,7 @@ class App:
         """Its processes in the order of their ids; none where no daemon runs, since asking the CLI would start one."""
         if not self._daemon:
             return []
-        daemon_cwd = _proc_cwd(self._daemon_pid())
+        daemon_cwd = working_directory(self._daemon_pid())
         processes = (_instance(raw, daemon_cwd) for raw in self._daemon.processes(self.deadline))
         return sorted((one for one in processes if one.name == self.name), key=lambda one: one.id)
 

@@ -38,6 +38,14 @@ def wanted_release(current: str | None, release: str | None) -> str:
     return resolved[0]
 
 
+def working_directory(pid: int) -> str | None:
+    """Where a process runs, which is the release that it runs; None where there is none or it cannot be read."""
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return None
+
+
 def _directory(path: str, name: str) -> str:
     resolved = os.path.realpath(validate.absolute_path(path, name))
     if not os.path.isdir(resolved):

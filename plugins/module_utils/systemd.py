@@ -3,13 +3,13 @@
 """One service of systemd: what its manager says of it, and which release its main process runs."""
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.marketsage.rollback.plugins.module_utils.command import execute, tail, with_variables
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held, Unknown
+from ansible_collections.marketsage.rollback.plugins.module_utils.releases import working_directory
 
 # What systemctl show is asked for: it exits with 0 for a unit that does not exist, too.
 _PROPERTIES = ("LoadState", "ActiveState", "SubState", "MainPID", "NRestarts")
@@ -57,7 +57,7 @@ class Service:
         if said["LoadState"] != "loaded":
             raise BadInput(f"unit: systemd has no service {self.unit} ({said['LoadState']})")
         pid = int(said["MainPID"])
-        return State(said["ActiveState"], said["SubState"], pid, int(said["NRestarts"]), _working_directory(pid))
+        return State(said["ActiveState"], said["SubState"], pid, int(said["NRestarts"]), working_directory(pid))
 
     def settled(self, seconds: float) -> State:
         """What it is once systemd has ended what it is doing with it, or after `seconds`."""
@@ -81,10 +81,3 @@ class Service:
         # What has been waited for to the end is still read once more.
         patience = Deadline(max(self._deadline.left(), _SHORTEST_WAIT))
         return execute("unit", [*self._systemctl, *arguments], "/", self._environment, patience)
-
-
-def _working_directory(pid: int) -> str | None:
-    try:
-        return os.readlink(f"/proc/{pid}/cwd") if pid else None
-    except OSError:
-        return None

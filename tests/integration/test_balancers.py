@@ -312,11 +312,18 @@ def test_the_runbooks_contract_switches_a_real_haproxy(
         assert httpx.get(haproxy.url).status_code == 200
 
 
+def asking(call_module: Call, run: dict[str, Any], given: dict[str, Any]) -> Call:
+    """The module on one balancer; what a test says besides comes on top."""
+    said = {"run": run, "owner": "alice", "reason": "health answers 500", **given}
+    return lambda state, **arguments: call_module(lb_maintenance, state=state, **{**said, **arguments})
+
+
 # --- nginx
 
 
 NGINX_CONF = """
 daemon off;
+{user}
 pid {directory}/nginx.pid;
 error_log {directory}/nginx.log;
 events {{}}
@@ -341,13 +348,13 @@ http {{
 
 class Nginx:
     def __init__(self, directory: Path, app: int) -> None:
-        # Its workers look for the page as a user of their own.
-        for above in (directory, *directory.parents[:2]):
-            above.chmod(0o755)
         port = free_port()
         self.directory = directory
         self.url = f"http://127.0.0.1:{port}/"
-        (directory / "nginx.conf").write_text(NGINX_CONF.format(directory=directory, port=port, app=app))
+        # Workers of root's nginx would look for the page as somebody who cannot read a test's directory.
+        user = "user root;" if os.geteuid() == 0 else ""
+        text = NGINX_CONF.format(directory=directory, port=port, app=app, user=user)
+        (directory / "nginx.conf").write_text(text)
 
     def start(self) -> None:
         self.process = subprocess.Popen([nginx_binary(), "-p", self.directory, "-c", self.directory / "nginx.conf"])
@@ -368,14 +375,8 @@ def nginx(tmp_path: Path, app: int) -> Iterator[Nginx]:
 
 @pytest.fixture
 def nginx_page(nginx: Nginx, run: dict[str, Any], call_module: Call) -> Call:
-    def ask(state: str, **arguments: Any) -> dict[str, Any]:
-        given = {
-            "provider": "nginx", "flag_file": str(nginx.directory / "closed.txt"), "look": [{"url": nginx.url}],
-            "run": run, "owner": "alice", "reason": "health answers 500",
-        }  # fmt: skip
-        return call_module(lb_maintenance, state=state, **{**given, **arguments})
-
-    return ask
+    given = {"provider": "nginx", "flag_file": str(nginx.directory / "closed.txt"), "look": [{"url": nginx.url}]}
+    return asking(call_module, run, given)
 
 
 def test_nginx_shows_the_page_to_every_request_and_then_the_application_again(nginx_page: Call, nginx: Nginx) -> None:
@@ -451,14 +452,11 @@ def caddy(tmp_path: Path, app: int) -> Iterator[Caddy]:
 
 @pytest.fixture
 def caddy_page(caddy: Caddy, run: dict[str, Any], tmp_path: Path, call_module: Call) -> Call:
-    def ask(state: str, **arguments: Any) -> dict[str, Any]:
-        given = {
-            "provider": "caddy", "admin_url": caddy.admin, "server": "srv0", "look": [{"url": caddy.url}], "run": run,
-            "record_file": str(tmp_path / "page.json"), "owner": "alice", "reason": "health answers 500",
-        }
-        return call_module(lb_maintenance, state=state, **{**given, **arguments})
-
-    return ask
+    given = {
+        "provider": "caddy", "admin_url": caddy.admin, "server": "srv0", "look": [{"url": caddy.url}],
+        "record_file": str(tmp_path / "page.json"),
+    }  # fmt: skip
+    return asking(call_module, run, given)
 
 
 def test_caddy_shows_the_page_and_then_the_application_again(caddy_page: Call, caddy: Caddy) -> None:
