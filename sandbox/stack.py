@@ -31,7 +31,7 @@ HISTORY = ("v1.0.0", "v1.1.0")
 SERVICES = ("backend", "frontend")
 _SECRETS = (
     "railway_account_token", "railway_project_token", "jwt_secret", "session_secret", "smoke_password",
-    "slack_token", "twilio_token", "pagerduty_key", "hook_token",
+    "slack_token", "twilio_token", "pagerduty_key", "hook_token", "alerts_token",
 )  # fmt: skip
 _SLACK_WEBHOOKS = ("team", "standard")
 _HEALTHY_SECONDS = 30
@@ -88,7 +88,8 @@ def running(directory: Path) -> Layout:
 
 
 def _require(layout: Layout, wanted: Iterable[str]) -> None:
-    expected = set(wanted) - (set() if layout.prometheus.exists() else {"prometheus"})
+    there = {"prometheus": layout.prometheus.exists(), "alertmanager": layout.alertmanager.exists()}
+    expected = {part for part in wanted if there.get(part, True)}
     if ended := [part for part in parts(layout) if part in expected and processes.find(layout, part) is None]:
         raise SandboxError(f"{layout.directory}: {', '.join(ended)} not running; run: rollback sandbox down, then up")
 
@@ -146,6 +147,7 @@ def _bring_up(layout: Layout, say: Say) -> None:
         "HAProxy runs": servers.start_haproxy,
         "Railway runs": servers.start_railway,
         "the sink runs": servers.start_sink,
+        "Alertmanager runs": servers.start_alertmanager,
         "Prometheus runs": servers.start_prometheus,
     }
     _side_by_side(layout, say, starts)

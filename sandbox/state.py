@@ -10,7 +10,7 @@ import redis
 from ansible_collections.marketsage.rollback.sandbox import processes
 from ansible_collections.marketsage.rollback.sandbox.layout import Layout
 
-_SERVING = ("prometheus", "haproxy", "railway")
+_SERVING = ("prometheus", "alertmanager", "haproxy", "railway")
 _SERVED_FROM = ("redis", "postgres", "sink")
 _ID_DIGITS = 12
 # Enough connections to meet every worker of a cluster that takes turns.

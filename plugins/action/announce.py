@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.control import
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused, RollbackError
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import write_atomically
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import canonical, later, now
+from ansible_collections.marketsage.rollback.plugins.module_utils.outbox import Outbox
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import announcing, control_action, courier
 from jinja2 import TemplateError
 
@@ -57,6 +59,21 @@ def begin(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"changed": True, "announced": {"control_dir": control.directory, "run": announcement.run}}
 
 
+def propose(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Queue a plan that somebody may approve and carry out, and deliver it at once: no run follows it."""
+    control, plan = Control(arguments["control_dir"]), arguments["plan"]
+    channels = channels_for(plan["severity"], arguments["policy"], arguments["channels"])
+    template = Path(arguments["templates"], "proposal.txt.j2").read_text()
+    content = announcing.proposal(plan, arguments["oncall"].get("primary") or {}, template)
+    outbox, about = Outbox(control), f"proposal-{content['details']['plan'][:12]}"
+    os.makedirs(control.path("runs", about), mode=0o700, exist_ok=True)
+    for name in announcing.hearing("proposed", channels):
+        outbox.put(about, "proposed", f"{int(time.time())}", name, content)
+    courier.deliver(outbox, channels, outbox.waiting(about), courier.DUE)
+    waiting = ", ".join(one["channel"] for one in outbox.waiting(about))
+    return {"changed": True, "warnings": [f"not told yet: {waiting}; rollback outbox list says why"] if waiting else []}
+
+
 def acknowledge(arguments: dict[str, Any]) -> dict[str, Any]:
     """Write down who looks after a run, which ends the escalation, and queue that for those who were told."""
     control = Control(arguments["control_dir"])
@@ -76,15 +93,20 @@ def acknowledge(arguments: dict[str, Any]) -> dict[str, Any]:
 
 class ActionModule(control_action.ControlAction):
     ARGUMENTS: ClassVar[dict[str, Any]] = {
-        "state": {"type": "str", "required": True, "choices": ["begun", "acknowledged"]},
+        "state": {"type": "str", "required": True, "choices": ["begun", "proposed", "acknowledged"]},
         "control_dir": {"type": "path", "required": True},
-        "run": {"type": "str", "required": True},
+        "run": {"type": "str"},
+        "plan": {"type": "dict"},
         "channels": {"type": "dict", "default": {}},
         "oncall": {"type": "dict", "default": {}},
         "policy": {"type": "dict", "default": {}},
         "templates": {"type": "path"},
     }
-    REQUIRED_IF: ClassVar[list[Any]] = [("state", "begun", ["policy", "templates"])]
+    REQUIRED_IF: ClassVar[list[Any]] = [
+        ("state", "begun", ["run", "policy", "templates"]),
+        ("state", "proposed", ["plan", "policy", "templates"]),
+        ("state", "acknowledged", ["run"]),
+    ]
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
         if self._task.check_mode:
@@ -92,7 +114,7 @@ class ActionModule(control_action.ControlAction):
         if arguments["state"] == "acknowledged":
             return acknowledge(arguments)
         try:
-            return begin(arguments)
+            return propose(arguments) if arguments["state"] == "proposed" else begin(arguments)
         except (RollbackError, OSError, TemplateError) as error:
             # Who is not told is told late; who is not rolled back stays broken.
-            return {"changed": False, "announced": None, "warnings": [f"nobody is told of this run: {error}"]}
+            return {"changed": False, "announced": None, "warnings": [f"nobody is told: {error}"]}

@@ -35,16 +35,8 @@ def assess(arguments: dict[str, Any]) -> dict[str, Any]:
         "deploys": deployed,
         "cause": cause,
         "action": arguments["policy"]["severities"][severity]["action"] if severity else "none",
-        "command": _command(severity, [*exceeded, *failing], meant),
+        **assessment.advice(meant, severity, [*exceeded, *failing]),
     }
-
-
-def _command(severity: str | None, evidence: list[dict[str, Any]], services: list[str]) -> str | None:
-    if severity is None:
-        return None
-    first = next(one for one in evidence if one["severity"] == severity)
-    why = first["name"] if "value" not in first else f"{first['name']}: {first['value']:g} {first['unit']}"
-    return assessment.command(services, severity, why)
 
 
 class ActionModule(control_action.ControlAction):

@@ -45,6 +45,9 @@ def open_run(control: Control, request: Request, check_mode: bool) -> dict[str, 
         return {"changed": True, "status": status, "run": None, "plan": pinned}
     if request.refusal and not begun:
         raise Refused(request.refusal["msg"], request.refusal["advice"])
+    if request.proposes and not begun:
+        news = control.propose(planning.plan_hash(pinned), pinned, request.rules.valid_for)
+        return {"changed": news, "status": "proposed", "run": None, "plan": pinned}
     approval = None if begun else approval_for(control, request, operator)
     record = control.acquire(
         run_id or new_run_id(pinned["procedure"]), pinned, operator, os.getppid(),
@@ -77,6 +80,7 @@ class Request:
     rules: Rules
     refusal: dict[str, Any] | None = None
     first: list[str] | None = None
+    proposes: bool = False
 
     @classmethod
     def of(cls, arguments: dict[str, Any]) -> Request:
@@ -91,7 +95,7 @@ class Request:
             arguments["revoked_signers"] or None,
         )
         refusal, first = arguments["refusal"], arguments["first"]
-        return cls(plan, run_id, takeover, arguments["approval"] or None, rules, refusal, first)
+        return cls(plan, run_id, takeover, arguments["approval"] or None, rules, refusal, first, arguments["propose"])
 
 
 def refuse_no_takeover(control: Control, request: Request) -> None:
@@ -114,7 +118,7 @@ def approval_for(control: Control, request: Request, operator: str) -> Approval 
     if need == "required" and given:
         return approvals.check(given, plan_hash, operator, request.rules)
     if need == "required":
-        control.propose(plan_hash, request.plan)
+        control.propose(plan_hash, request.plan, request.rules.valid_for)
         asked = ", ".join(request.rules.approvers(operator)) or "nobody in the inventory has that role"
         raise Refused(
             f"approval: {request.plan['severity']} needs that of {' or '.join(request.rules.roles)} ({asked})",
@@ -244,6 +248,7 @@ class ActionModule(control_action.ControlAction):
         "plan": {"type": "dict"},
         "run_id": {"type": "str"},
         "takeover": {"type": "str"},
+        "propose": {"type": "bool", "default": False},
         "approval": {"type": "path"},
         "approval_valid_for": {"type": "int", "default": 3600},
         "people": {"type": "dict", "default": {}},

@@ -3,6 +3,7 @@
 """How bad it is and whether the last deploy is the likely cause, from what was measured; what is not known stays so."""
 from __future__ import annotations
 
+import shlex
 from datetime import datetime, timezone
 from typing import Any
 
@@ -15,8 +16,8 @@ _SLACK = 30
 
 def measure(url: str, trigger: dict[str, Any], now: float, window: int, step: int) -> dict[str, Any]:
     """One trigger's value now, whether it is exceeded (None: not known), and since when, in seconds since 1970."""
-    limit = trigger.get("above", trigger.get("below"))
-    told = {"name": trigger["name"], "severity": trigger["severity"], "limit": limit, "unit": trigger["unit"]}
+    bound = "above" if "above" in trigger else "below"
+    told = {**{key: trigger[key] for key in ("name", "severity", "unit")}, "bound": bound, "limit": trigger[bound]}
     try:
         value = prometheus.single(prometheus.instant(url, trigger["query"]))
         series = prometheus.over_time(url, trigger["query"], (now - window, now), step)
@@ -90,11 +91,26 @@ def worst(severities: list[str]) -> str | None:
     return min(severities, default=None)
 
 
-def command(services: list[str], severity: str, why: str) -> str:
-    """What to type, given the services that are to go back."""
+def advice(services: list[str], severity: str | None, evidence: list[dict[str, Any]]) -> dict[str, Any]:
+    """The procedure that takes these services back, the reason for it and what to type; all null where nothing is bad.
+
+    The reason stays the same while the same is bad, so that an approval of the plan holds.
+    """
+    if severity is None:
+        return {"procedure": None, "reason": None, "command": None}
     procedure = services[0] if len(services) == 1 else "full_system"
-    reason = why.replace("'", "")[:200]
-    return f"rollback run {procedure} -s {severity} -r '{reason}'"
+    reason = _reason(next(one for one in evidence if one["severity"] == severity))
+    return {
+        "procedure": procedure,
+        "reason": reason,
+        "command": f"rollback run {procedure} -s {severity} -r {shlex.quote(reason)}",
+    }
+
+
+def _reason(evidence: dict[str, Any]) -> str:
+    if "limit" not in evidence:
+        return f"failed: {evidence['name']}"[:200]
+    return f"{evidence['name']}: {evidence['bound']} {evidence['limit']:g} {evidence['unit']}"[:200]
 
 
 def seconds(moment: str | None) -> float | None:

@@ -20,7 +20,7 @@ _SMS_LENGTH = 1600
 _PAGER_SEVERITIES = {"P0": "critical", "P1": "error", "P2": "warning", "P3": "info"}
 _PAGER_ACTIONS = {"done": "resolve", "aborted": "resolve", "acknowledged": "acknowledge"}
 # What is news by itself: a message that is changed wakes nobody.
-NEWS = ("regressed",)
+NEWS = ("regressed", "proposed")
 # What Slack calls being busy, being broken halfway through, and a message that can no longer be edited.
 _SLACK_BUSY = ("ratelimited", "rate_limited", "service_unavailable")
 _SLACK_UNSURE = ("internal_error", "fatal_error", "request_timeout")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -175,10 +176,14 @@ class Control:
         path = self.path("approvals", f"{plan_hash}.json")
         return path if os.path.exists(path) else None
 
-    def propose(self, plan_hash: str, plan: dict[str, Any]) -> None:
-        """Keep a plan where its approvers find it."""
+    def propose(self, plan_hash: str, plan: dict[str, Any], valid_for: int) -> bool:
+        """Keep a plan where its approvers find it; whether it is news, not proposed in the last `valid_for` seconds."""
         os.makedirs(self.path("proposals"), mode=0o700, exist_ok=True)
-        write_atomically(self.path("proposals", f"{plan_hash}.json"), canonical(plan))
+        path = self.path("proposals", f"{plan_hash}.json")
+        if os.path.exists(path) and time.time() - os.path.getmtime(path) < valid_for:
+            return False
+        write_atomically(path, canonical(plan))
+        return True
 
     def _end_superseded(self, run_id: str, superseded: str | None) -> None:
         """Write down of the run that this one takes the place of how it ended."""

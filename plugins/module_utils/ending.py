@@ -12,6 +12,10 @@ ABORTED = 21
 UNKNOWN = 30
 INTERRUPTED = 130
 _ERROR = re.compile(r"(?:\x1b\[[\d;]*m)?\[?ERROR\]?: *([^\x1b\r\n]+)")
+_WITHOUT_A_RUN = {
+    "nothing": ["DONE: nothing to change"],
+    "proposed": ["PROPOSED: nothing was changed; it waits for whoever carries it out"],
+}
 NAMES = {1: "FAILED", 2: "BAD INPUT", 3: "REFUSED", 5: "UNHEALTHY", HELD: "HELD", UNKNOWN: "UNKNOWN"}
 
 
@@ -86,7 +90,7 @@ class Ending:
             unchanged = [] if self.run else ["Nothing was changed."]
             return [f"STOPPED: {self.stopped}", *unchanged, *self._drained(), *self._ways_on(), *self._queued()]
         if code is None:
-            return ["DONE: nothing to change"] if self.status == "nothing" else []
+            return _WITHOUT_A_RUN.get(self.status or "", [])
         failure = self.failure or {"host": "localhost", "msg": "ended before its last step", "advice": ""}
         lines = [f"{NAMES.get(code, 'FAILED')}: {failure['host']}: {failure['msg']}"]
         others = [host for host in self.failed_hosts if host != failure["host"]]

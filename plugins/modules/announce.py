@@ -21,18 +21,21 @@ options:
   state:
     description:
       - V(begun) tells that the run has begun, or goes on.
+      - V(proposed) tells where people chat that a plan waits for whoever approves it and carries it out.
       - V(acknowledged) writes down that the operator looks after the run, which ends the escalation.
     type: str
-    choices: [begun, acknowledged]
+    choices: [begun, proposed, acknowledged]
     required: true
   control_dir:
     description: The control host's record of the environment.
     type: path
     required: true
   run:
-    description: The id of the run.
+    description: The id of the run. Required but with O(state=proposed).
     type: str
-    required: true
+  plan:
+    description: What M(marketsage.rollback.rollback_run) proposes. Required with O(state=proposed).
+    type: dict
   channels:
     description:
       - The channels of the environment by name, each with its C(type) and what that type needs.
@@ -48,12 +51,13 @@ options:
     type: dict
     default: {}
   policy:
-    description: The policy. Required with O(state=begun).
+    description: The policy. Required but with O(state=acknowledged).
     type: dict
     default: {}
   templates:
     description:
-      - The directory of C(announcement.txt.j2) and C(summary.txt.j2). Required with O(state=begun).
+      - The directory of C(announcement.txt.j2), C(summary.txt.j2) and C(proposal.txt.j2). Required but with
+        O(state=acknowledged).
     type: path
 attributes:
   check_mode:

@@ -65,7 +65,9 @@ asked_prometheus:
   type: bool
   returned: success
 measured:
-  description: Each trigger with its value, limit, whether it is exceeded (null when not known) and since when.
+  description:
+    - Each trigger with its value, limit, whether that is a bound from above or below, whether it is exceeded (null when
+      not known) and since when.
   type: list
   elements: dict
   returned: success
@@ -94,6 +96,14 @@ cause:
   returned: success
 action:
   description: What the decision matrix says.
+  type: str
+  returned: success
+procedure:
+  description: The procedure that takes back what is meant; null where nothing is to be done.
+  type: str
+  returned: success
+reason:
+  description: Why, the same as long as the same is bad; null where nothing is to be done.
   type: str
   returned: success
 command:

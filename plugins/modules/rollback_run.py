@@ -44,6 +44,12 @@ options:
   takeover:
     description: Why the open run O(run_id) of somebody else is gone on with, in one line.
     type: str
+  propose:
+    description:
+      - Whether a new run is not opened, but its plan kept for C(rollback approve) and for whoever carries it out.
+      - It is changed where the plan was not proposed within O(approval_valid_for) before.
+    type: bool
+    default: false
   approval:
     description:
       - A file that says which plan is approved, by whom and until when; its signature is beside it in C(.sig).
@@ -163,7 +169,8 @@ runs:
   elements: str
   returned: when O(state=status)
 status:
-  description: V(new), V(resumed), V(finished) (it had ended before) or V(nothing) (the plan changes nothing).
+  description: V(new), V(resumed), V(finished) (it had ended before), V(proposed) or V(nothing) (the plan
+    changes nothing).
   type: str
   returned: when O(state=opened)
 run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ _COURIER_VARIABLES = ("HOME", "LANG", "PATH", "TZ")
 _HEARD_BY = {
     "progress": ("slack",),
     "acknowledged": ("slack", "slack_webhook", "pagerduty", "webhook"),
+    "proposed": ("slack", "slack_webhook", "webhook"),
 }
 # How long the end of a run looks whether its last message goes out. Everything else is done and unlocked by then.
 _LAST_LOOK_SECONDS = 5.0
@@ -50,6 +52,32 @@ def _box_state(box: dict[str, Any], steps: dict[str, str]) -> str:
     if enough:
         return "done"
     return "not needed" if status == {"skipped"} else "open"
+
+
+def hearing(event: str, channels: dict[str, Any]) -> list[str]:
+    """Which of these channels hear of an event."""
+    return [name for name, one in channels.items() if one["type"] in _HEARD_BY.get(event, (one["type"],))]
+
+
+def proposal(plan: dict[str, Any], contact: dict[str, Any], template: str) -> dict[str, Any]:
+    """The content of a message that proposes a plan, with the commands to approve it and to carry it out."""
+    details = {
+        "plan": planning.plan_hash(plan),
+        "environment": plan["environment"],
+        "procedure": plan["procedure"],
+        "services": planning.changed_services(plan) or [plan["procedure"]],
+        "reason": plan["reason"],
+        "command": f"rollback run {plan['procedure']} -s {plan['severity']} -r {shlex.quote(plan['reason'])}",
+    }
+    summary = f"{plan['severity']} rollback proposed: {', '.join(details['services'])} in {plan['environment']}"
+    values = {**details, "severity": plan["severity"], "approval": plan["approval"], "contact": contact}
+    return {
+        "text": _render(template, {**values, "lines": planning.summary(plan)[1:]}),
+        "summary": summary,
+        "severity": plan["severity"],
+        "to": contact,
+        "details": details,
+    }
 
 
 class Announcement:
@@ -101,9 +129,8 @@ class Announcement:
         """Queue what there is to say on every channel that hears of it; `to` is who of those on call is told."""
         content = self._content(event, why, to, by)
         occasion = f"{self.settings['fence']}-{number}" if number else str(self.settings["fence"])
-        for name, settings in self.settings["channels"].items():
-            if settings["type"] in _HEARD_BY.get(event, (settings["type"],)):
-                self.outbox.put(self.run, event, occasion, name, content)
+        for name in hearing(event, self.settings["channels"]):
+            self.outbox.put(self.run, event, occasion, name, content)
 
     def is_current(self) -> bool:
         """Whether the record is still there, and the run was not opened again since."""

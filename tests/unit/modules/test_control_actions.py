@@ -93,6 +93,16 @@ def test_what_requires_an_approval_is_proposed_and_not_begun(control: Control) -
     assert control.holder() is None
 
 
+def test_what_is_only_proposed_begins_nothing_and_is_news_once(control: Control) -> None:
+    plan = resolved(control)
+    first, again = (opened(control, plan, proposes=True) for _time in range(2))
+    assert (first["status"], first["changed"], first["run"]) == ("proposed", True, None)
+    assert (again["status"], again["changed"]) == ("proposed", False)
+    assert (control.holder(), control.runs(), freeze.active(control.freeze_file)) == (None, [], [])
+    assert [one["plan"] for one in rollback_record.proposed(control)] == [plan]
+    assert opened(control, plan)["status"] == "new"
+
+
 def test_a_run_is_gone_on_with_by_the_request_that_began_it_and_by_no_other(control: Control) -> None:
     run = opened(control, resolved(control, to="a" * 12))["run"]["id"]
     assert rollback_plan.run_to_go_on_with(control, request(to="a" * 12)) == run

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -157,6 +158,44 @@ def test_the_template_is_filled_from_the_run_and_values_stay_data(begin: Any, si
     assert text.count("- [ ] ") == 4
     assert "Next Steps:\n- Monitor system stability for 30 minutes" in text
     assert "Contact: Ann - +15005550001 - @ann" in text
+
+
+PROPOSED = {
+    **PLAN, "severity": "P1", "reason": "it's down; rm -rf", "balancers": {},
+    "approval": {"need": "preferred", "roles": ["team_lead"]}, "services": {},
+}  # fmt: skip
+
+
+def propose(control: Control, channels: dict[str, Any]) -> dict[str, Any]:
+    rules = policy()
+    rules["announce"]["tell"]["P1"] = list(channels)
+    return announce.propose(
+        {
+            "control_dir": control.directory, "plan": PROPOSED, "channels": channels, "oncall": ONCALL,
+            "policy": rules, "templates": str(REPOSITORY / "playbooks/templates"),
+        }
+    )  # fmt: skip
+
+
+def test_a_proposal_is_told_where_people_chat_with_what_to_type(
+    control: Control, channels: dict[str, Any], sink: Sink
+) -> None:
+    assert propose(control, channels)["warnings"] == []
+    assert {one["path"].rpartition("/")[2] for one in sink.received()} == {"chat.postMessage", SECRET, "hook"}
+    (hook,) = accepted(sink, "/hook")
+    said = [line.split(": ", 1)[1] for line in hook["text"].splitlines() if ": rollback " in line]
+    approve, carry_out, _assess = said
+    assert approve == f"rollback approve {hook['details']['plan'][:12]}"
+    assert shlex.split(carry_out) == ["rollback", "run", "backend", "-s", "P1", "-r", "it's down; rm -rf"]
+
+
+def test_a_proposal_that_a_channel_does_not_take_waits_in_the_outbox(
+    control: Control, channels: dict[str, Any], sink: Sink
+) -> None:
+    set_mode(sink, "error")
+    (warning,) = propose(control, {"team": channels["team"]})["warnings"]
+    assert "not told yet: team" in warning
+    assert [one["event"] for one in Outbox(control).waiting()] == ["proposed"]
 
 
 def test_that_it_is_worse_again_is_a_message_of_its_own_and_a_new_page(begin: Any, sink: Sink) -> None:
