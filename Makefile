@@ -54,6 +54,7 @@ faults: setup
 
 benchmark: setup
 	$(BIN)/python benchmarks/critical.py
+	$(BIN)/python benchmarks/full_system.py
 	$(BIN)/python benchmarks/schema.py
 	$(BIN)/python benchmarks/fleet.py
 
