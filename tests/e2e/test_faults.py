@@ -32,7 +32,7 @@ class Case:
     playbook: str
     scenario: str = ""
     words: tuple[str, ...] = ()
-    sample: int = 3
+    sample: int = 0
     severity: str = "P0"
 
     def __str__(self) -> str:
@@ -56,12 +56,12 @@ class Case:
 
 
 CASES = [
-    Case("backend", "backend-500"),
-    Case("backend", "backend-errors", severity="P1", sample=2),
-    Case("full_system", "migration-destructive", sample=0),
-    Case("database", "migration-destructive", sample=2),
-    Case("data_recovery", "data-corruption", sample=0),
-    Case("sessions", words=("-e", "sessions_created_before=2100-01-01T00:00:00Z"), sample=0),
+    Case("backend", "backend-500", sample=2),
+    Case("backend", "backend-errors", severity="P1", sample=1),
+    Case("full_system", "migration-destructive"),
+    Case("database", "migration-destructive", sample=1),
+    Case("data_recovery", "data-corruption"),
+    Case("sessions", words=("-e", "sessions_created_before=2100-01-01T00:00:00Z")),
 ]
 
 

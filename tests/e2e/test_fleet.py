@@ -199,7 +199,8 @@ def test_a_host_out_of_reach_or_with_another_key_is_refused_before_anything_chan
     assert code == 3, output
     said = closing(output)[0]
     assert "backend: could not be read on 2 of 3 hosts (api-2: " in said, said
-    assert "Host key verification failed.; api-3: " in said, said
+    # Where ssh ended before Ansible wrote to it, Ansible does not tell why.
+    assert "Host key verification failed.; api-3: " in said or "Broken pipe; api-3: " in said, said
     assert (fleet.live(), fleet.is_locked(), fleet.drained()) == (dict.fromkeys(HOSTS, BAD), False, [])
 
 
