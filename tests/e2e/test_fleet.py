@@ -75,7 +75,7 @@ def closing(output: str) -> list[str]:
 def spoil(fleet: Sandbox, host: str, ref: str) -> None:
     """Have a release say on one host that it is another, so that it cannot pass its gate there."""
     release = next(one["release"] for one in fleet.revisions(host) if one["ref"] == ref)
-    file = fleet.layout.host(host) / "releases" / release / "dist" / "modules" / "health" / "health.controller.js"
+    file = fleet.layout.host(host) / "releases" / release / "dist" / "main.js"
     text = file.read_text().replace("release: RELEASE, pid", "release: 'another', pid")
     # The file is shared with the other hosts and the cache.
     file.unlink()
@@ -85,7 +85,7 @@ def spoil(fleet: Sandbox, host: str, ref: str) -> None:
 def cure(fleet: Sandbox, host: str, ref: str) -> None:
     """Take that back, as a repair of the host would."""
     release = next(one["release"] for one in fleet.revisions(host) if one["ref"] == ref)
-    file = fleet.layout.host(host) / "releases" / release / "dist" / "modules" / "health" / "health.controller.js"
+    file = fleet.layout.host(host) / "releases" / release / "dist" / "main.js"
     file.write_text(file.read_text().replace("release: 'another', pid", "release: RELEASE, pid"))
     home = fleet.layout.host(host)
     command = machines.there(fleet.layout, host, [str(home / "bin" / "pm2"), "restart", "marketsage-backend"],
