@@ -8,7 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_PARTS = ("asked_prometheus", "measured", "failing", "severity", "since", "deploys", "cause", "action", "command")
+_PARTS = (
+    "asked_prometheus", "measured", "failing", "severity", "since", "deploys", "cause", "action", "procedure", "reason",
+    "command",
+)  # fmt: skip
 
 
 def told(found: dict[str, Any]) -> dict[str, Any]:
