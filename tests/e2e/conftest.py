@@ -25,7 +25,7 @@ BIN = Path(sys.executable).parent
 # Those who test at the same time look for free ports in places of their own.
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 PORT_BASES = range(DEFAULT_PORT_BASE + 3000 + 500 * WORKER, DEFAULT_PORT_BASE + 3500 + 500 * WORKER, 50)
-_LONGEST_RUN = 180
+_LONGEST_RUN = 480
 
 
 def quietly(_line: str) -> None:

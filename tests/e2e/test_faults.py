@@ -90,7 +90,7 @@ def start(sandbox: Sandbox, case: Case, records: Path, kill_at: str = "") -> int
             cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             start_new_session=True,
         )  # fmt: skip
-        return process.wait(300)
+        return process.wait(480)
 
 
 def points(records: Path) -> list[str]:
