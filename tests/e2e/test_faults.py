@@ -59,7 +59,7 @@ CASES = [
     Case("backend", "backend-500", sample=2),
     Case("backend", "backend-errors", severity="P1", sample=1),
     Case("full_system", "migration-destructive"),
-    Case("database", "migration-destructive", sample=1),
+    Case("database", "migration-destructive"),
     Case("data_recovery", "data-corruption"),
     Case("sessions", words=("-e", "sessions_created_before=2100-01-01T00:00:00Z")),
 ]
