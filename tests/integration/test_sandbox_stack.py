@@ -141,7 +141,8 @@ def test_up_again_says_so_and_starts_nothing(sandbox: Layout) -> None:
     result = run("up", "--directory", str(sandbox.directory))
     assert result.returncode == 0
     assert "was up already" in result.stdout
-    assert {process.pid for process in processes.survivors(sandbox)} == before
+    # One that was about to end anyway may have.
+    assert {process.pid for process in processes.survivors(sandbox)} <= before
 
 
 def test_up_leaves_the_history_of_production(sandbox: Layout) -> None:
