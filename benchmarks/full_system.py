@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from statistics import median
 
-import httpx
 from ansible_collections.marketsage.rollback.sandbox import build, scenarios, stack
 from ansible_collections.marketsage.rollback.sandbox.layout import DEFAULT_PORT_BASE, Layout
 from race import BIN, REPOSITORY
@@ -18,7 +17,6 @@ from race import BIN, REPOSITORY
 PORT_BASE = DEFAULT_PORT_BASE + 4700
 GOOD = "v1.1.0"
 REASON = "the API answers 500 and the admin portal is gone"
-USERS = {"api": "/api/v2/health", "app": "/api/health", "admin": "/"}
 _LONGEST = 600
 
 # "Full System Rollback" of the runbook, with what its lines leave out: dependencies, which host, which release it is.
@@ -74,29 +72,16 @@ def environment(layout: Layout) -> dict[str, str]:
     }  # fmt: skip
 
 
-def everything_is_there(layout: Layout) -> bool:
-    """Whether a user is answered by the API, the app and the admin portal, and not by the maintenance page."""
-    for service, path in USERS.items():
-        try:
-            headers = {"host": f"{service}.marketsage.com"}
-            answer = httpx.get(f"{layout.url('front')}{path}", headers=headers, timeout=5, trust_env=False)
-        except httpx.TransportError:
-            return False
-        if answer.status_code != httpx.codes.OK or "x-maintenance" in answer.headers:
-            return False
-    return True
-
-
 def lap(layout: Layout, way: list[str]) -> float:
     """Break everything and roll it back; seconds from Enter until users have everything again."""
     stack.reset(layout, lambda _line: None)
     scenarios.break_(layout, "full-system", lambda _line: None)
-    assert not everything_is_there(layout)
+    assert not stack.everything_answers(layout)
     began = time.monotonic()
     process = subprocess.Popen(
         way, cwd=REPOSITORY, env=environment(layout), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
-    while not everything_is_there(layout):
+    while not stack.everything_answers(layout):
         if time.monotonic() - began > _LONGEST or process.poll() not in (None, 0):
             raise SystemExit(f"{way[0]} did not bring everything back; it ended with {process.poll()}")
         time.sleep(0.1)

@@ -195,10 +195,10 @@ def _write_marks(layout: Layout) -> None:
 
 
 def _wait_until_healthy(layout: Layout) -> None:
-    processes.wait_until(layout, "haproxy", lambda: _everything_answers(layout), _HEALTHY_SECONDS)
+    processes.wait_until(layout, "haproxy", lambda: everything_answers(layout), _HEALTHY_SECONDS)
 
 
-def _everything_answers(layout: Layout) -> bool:
+def everything_answers(layout: Layout) -> bool:
     """Whether every path to a health check answers 200: through HAProxy, and each backend host by itself."""
     front = layout.url("front")
     through_front = [("api", "/api/v2/health/db"), ("api", "/api/v2/health/redis")]

@@ -137,11 +137,12 @@ def test_a_part_that_fails_is_named_with_its_log_and_nothing_is_left(short_path:
 
 
 def test_up_again_says_so_and_starts_nothing(sandbox: Layout) -> None:
-    before = {process.pid for process in processes.survivors(sandbox)}
+    before, parts = {process.pid for process in processes.survivors(sandbox)}, state.read(sandbox)["processes"]
     result = run("up", "--directory", str(sandbox.directory))
     assert result.returncode == 0
     assert "was up already" in result.stdout
-    # One that was about to end anyway may have.
+    assert state.read(sandbox)["processes"] == parts
+    # A part's own helper that was about to end may have.
     assert {process.pid for process in processes.survivors(sandbox)} <= before
 
 
