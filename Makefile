@@ -50,7 +50,7 @@ e2e: setup
 	$(PYTEST) tests/e2e
 
 faults: setup
-	$(BIN)/pytest tests/e2e --every-fault
+	$(BIN)/pytest tests/integration tests/e2e --every-fault
 
 benchmark: setup
 	$(BIN)/python benchmarks/critical.py

@@ -10,8 +10,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import httpx
-from ansible_collections.marketsage.rollback.sandbox import debian, processes
+from ansible_collections.marketsage.rollback.sandbox import debian, processes, servers
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS, Layout
 from ansible_collections.marketsage.rollback.sandbox.origins import git, repository
 from ansible_collections.marketsage.rollback.sandbox.processes import SandboxError
@@ -160,18 +159,16 @@ def _variables(layout: Layout) -> dict[str, str]:
 
 
 def _reloads(layout: Layout) -> bool:
-    try:
-        return httpx.post(layout.url("monitoring") + "/-/reload", timeout=5, trust_env=False).is_success
-    except httpx.TransportError:
-        return False
+    answer = servers.ask(layout.url("monitoring") + "/-/reload", method="POST")
+    return answer is not None and answer.is_success
 
 
 def health(layout: Layout) -> dict[str, set[str]]:
     """What the stack's Prometheus says of the targets of each job: up, down, unknown; empty if it does not answer."""
+    answer = servers.ask(layout.url("monitoring") + "/api/v1/targets")
     try:
-        answer = httpx.get(layout.url("monitoring") + "/api/v1/targets", timeout=5, trust_env=False)
-        targets = answer.json()["data"]["activeTargets"]
-    except (httpx.TransportError, ValueError):
+        targets = answer.json()["data"]["activeTargets"] if answer else []
+    except ValueError:
         return {}
     jobs = {target["labels"]["job"] for target in targets}
     return {job: {one["health"] for one in targets if one["labels"]["job"] == job} for job in jobs}

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import psycopg
 from ansible_collections.marketsage.rollback.sandbox import build, machines, node, processes
 from ansible_collections.marketsage.rollback.sandbox.build import Release
 from ansible_collections.marketsage.rollback.sandbox.layout import MACHINE_METRICS_PORT, MACHINE_PORT, Layout
@@ -66,6 +67,9 @@ def leave_traces(layout: Layout, release: Release) -> None:
 
 
 def _migrate(layout: Layout, release: Release) -> None:
+    # Prisma takes seconds to say that there is nothing to do.
+    if migrations(release.path) <= _applied(layout):
+        return
     processes.run(
         layout,
         "migrate",
@@ -74,6 +78,20 @@ def _migrate(layout: Layout, release: Release) -> None:
         extra={**node_environment(), "DATABASE_URL": secret(layout, "database_url")},
         cwd=layout.host(layout.hosts[0]) / "releases" / release.id,
     )
+
+
+def migrations(release: Path) -> set[str]:
+    """The names of the migrations that a release of the backend brings along."""
+    return {entry.name for entry in (release / "prisma" / "migrations").iterdir() if entry.is_dir()}
+
+
+def _applied(layout: Layout) -> set[str]:
+    question = "SELECT migration_name FROM _prisma_migrations WHERE finished_at IS NOT NULL AND rolled_back_at IS NULL"
+    with psycopg.connect(layout.database_url, connect_timeout=5) as database:
+        try:
+            return {name for (name,) in database.execute(question)}
+        except psycopg.errors.UndefinedTable:
+            return set()
 
 
 def _on_every_host(layout: Layout, work: Callable[..., None], *arguments: Release) -> None:

@@ -16,12 +16,12 @@ import redis
 import yaml
 from ansible_collections.marketsage.rollback.sandbox import containers, processes
 from ansible_collections.marketsage.rollback.sandbox.build import Release
-from ansible_collections.marketsage.rollback.sandbox.deploy import LOGIN_EMAIL, deploy, secret
+from ansible_collections.marketsage.rollback.sandbox.deploy import LOGIN_EMAIL, deploy, migrations, secret
 from ansible_collections.marketsage.rollback.sandbox.layout import Layout
 from ansible_collections.marketsage.rollback.sandbox.load import Load
 from ansible_collections.marketsage.rollback.sandbox.processes import BadInput, SandboxError
 
-_REQUESTS_PER_SECOND = 30
+_REQUESTS_PER_SECOND = 10
 _SECONDS_BEFORE_AND_AFTER = 1.0
 _SYMPTOM_SECONDS = 20
 _BACKUP_SECONDS = 180
@@ -116,7 +116,7 @@ def _is_seen(symptom: str, layout: Layout, front: httpx.Client, releases: Mappin
 
 def _health_fails(layout: Layout, front: httpx.Client, releases: Mapping[str, Release]) -> bool:
     """Each host answers 500 as the bad release, and HAProxy has no server left."""
-    answers = [httpx.get(f"{layout.url(host)}/api/v2/health", timeout=5, trust_env=False) for host in layout.hosts]
+    answers = [front.get(f"{layout.url(host)}/api/v2/health") for host in layout.hosts]
     failing = all(answer.status_code == 500 and _is_from(releases["backend"], answer) for answer in answers)
     return failing and _get(front, "api", "/api/v2/health").status_code == 503
 
@@ -155,16 +155,12 @@ def _migration_is_applied(layout: Layout, _: httpx.Client, releases: Mapping[str
     """The database has a migration that came with the release."""
     release = releases["backend"]
     placed = (layout.host(layout.hosts[0]) / "releases").iterdir()
-    others = set().union(*(_migrations(directory) for directory in placed if directory.name != release.id))
-    added = _migrations(release.path) - others
+    others = set().union(*(migrations(directory) for directory in placed if directory.name != release.id))
+    added = migrations(release.path) - others
     with psycopg.connect(layout.database_url, connect_timeout=5) as database:
         rows = database.execute("SELECT migration_name FROM _prisma_migrations WHERE finished_at IS NOT NULL")
         applied = {name for (name,) in rows}
     return bool(added) and added <= applied
-
-
-def _migrations(release: Path) -> set[str]:
-    return {entry.name for entry in (release / "prisma" / "migrations").iterdir() if entry.is_dir()}
 
 
 def _admin_portal_is_gone(_: Layout, front: httpx.Client, releases: Mapping[str, Release]) -> bool:

@@ -39,9 +39,10 @@ def fill_redis(layout: Layout) -> None:
     client.flushall()
     client.mset(_OTHER_KEYS)
     account = {"email": LOGIN_EMAIL, "password": secret(layout, "smoke_password")}
-    for _ in range(SESSIONS):
-        answer = httpx.post(layout.url("front") + "/api/v2/auth/login", headers=_API, json=account, trust_env=False)
-        _expect(answer, 200)
+    with httpx.Client(base_url=layout.url("front"), headers=_API, timeout=10, trust_env=False) as api:
+        for _ in range(SESSIONS):
+            api.cookies.clear()
+            _expect(api.post("/api/v2/auth/login", json=account), 200)
 
 
 def restore_database(layout: Layout) -> None:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
@@ -231,7 +232,19 @@ def _start_python(
 
 
 def _answers(url: str) -> bool:
+    answer = ask(url)
+    return answer is not None and answer.is_success
+
+
+def ask(url: str, headers: dict[str, str] | None = None, method: str = "GET") -> httpx.Response | None:
+    """What one of the sandbox's servers answers; None where nothing does."""
     try:
-        return httpx.get(url, timeout=2, trust_env=False).is_success
+        return _client().request(method, url, headers=headers)
     except httpx.TransportError:
-        return False
+        return None
+
+
+@cache
+def _client() -> httpx.Client:
+    """One for all that is asked again and again: to make it takes longer than to answer. It keeps no connection."""
+    return httpx.Client(timeout=5, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 from ansible_collections.marketsage.rollback.sandbox import (
@@ -183,6 +184,22 @@ def _ship_frontend(layout: Layout) -> None:
     deploy.make_workshop(layout)
     for ref in HISTORY:
         deploy.deploy(layout, "frontend", ref)
+    (layout.directory / "frontend.json").write_text(json.dumps(_frontend(layout)))
+
+
+def _frontend(layout: Layout) -> dict[str, Any] | None:
+    """What is other once somebody has built, deployed, rolled back, switched or broken anything of the frontend."""
+    answer = servers.ask(layout.url("railway_api") + "/_control/state")
+    if answer is None:
+        return None
+    state = answer.json()
+    processes_by_deployment = {one["id"]: one["pid"] for one in state["deployments"]}
+    return {
+        **{name: state[name] for name in ("live", "faults", "mutations")},
+        "deployments": list(processes_by_deployment),
+        "process": processes_by_deployment[state["live"]],
+        "built": sorted(entry.name for entry in (layout.workshop / "releases").iterdir()),
+    }
 
 
 def _write_marks(layout: Layout) -> None:
@@ -205,15 +222,8 @@ def everything_answers(layout: Layout) -> bool:
     through_front += [("app", "/api/health"), ("admin", "/"), ("app", "/api/proxy/health")]
     targets = [(f"{front}{path}", {"host": f"{service}.marketsage.com"}) for service, path in through_front]
     targets += [(f"{layout.url(host)}/api/v2/health", {}) for host in layout.hosts]
-    with httpx.Client(timeout=5, trust_env=False) as client:
-        return all(_answers_200(client, url, headers) for url, headers in targets)
-
-
-def _answers_200(client: httpx.Client, url: str, headers: dict[str, str]) -> bool:
-    try:
-        return client.get(url, headers=headers).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False
+    answers = (servers.ask(url, headers) for url, headers in targets)
+    return all(answer is not None and answer.status_code == httpx.codes.OK for answer in answers)
 
 
 def reset(layout: Layout, say: Say) -> None:
@@ -244,6 +254,8 @@ def _end_host(layout: Layout, host: str) -> None:
 
 
 def _reset_frontend(layout: Layout) -> None:
+    if _frontend(layout) == json.loads((layout.directory / "frontend.json").read_text()):
+        return
     processes.stop(layout, "railway")
     shutil.rmtree(layout.workshop)
     servers.start_railway(layout)

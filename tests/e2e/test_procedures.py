@@ -29,7 +29,7 @@ def plan_in(output: str) -> list[str]:
 
 def test_full_system_restores_service_loses_nothing_and_run_again_changes_nothing(sandbox: Sandbox) -> None:
     sandbox.break_("full-system")
-    with Load(sandbox.layout, rate=30) as load:
+    with Load(sandbox.layout, rate=15) as load:
         check = sandbox.playbook("full_system", *SAID, "--check")
         assert check.returncode == 0, check.stdout
         assert sandbox.live() == dict.fromkeys(HOSTS, "v1.2.0-bad-health")
@@ -142,7 +142,7 @@ def test_the_only_host_in_rotation_goes_back_behind_the_page_at_any_severity(san
 
 def test_the_frontend_alone_goes_back_without_the_page(sandbox: Sandbox) -> None:
     sandbox.break_("admin-middleware")
-    with Load(sandbox.layout, rate=20, services=["app", "admin"]) as load:
+    with Load(sandbox.layout, rate=10, services=["app", "admin"]) as load:
         done = sandbox.playbook("frontend", "-e", "severity=P1", "-e", 'reason="admin portal is gone"')
         result = load.stop()
     assert done.returncode == 0, done.stdout + done.stderr

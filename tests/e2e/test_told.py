@@ -11,6 +11,7 @@ import httpx
 import psycopg
 import pytest
 from ansible_collections.marketsage.rollback.sandbox.load import Load
+from ansible_collections.marketsage.rollback.tests.helpers import eventually
 from conftest import Sandbox
 
 SAID = ("-e", "severity=P0", "-e", 'reason="health answers 500"')
@@ -43,12 +44,9 @@ def counted(sandbox: Sandbox) -> dict[str, int]:
     return {path: paths.count(path) for path in paths}
 
 
-def break_the_sink_once_it_was_told(sandbox: Sandbox, until: float) -> None:
-    while time.monotonic() < until:
-        if len(counted(sandbox)) >= 4:
-            control_sink(sandbox, "error")
-            return
-        time.sleep(0.05)
+def break_the_sink_once_it_was_told(sandbox: Sandbox) -> None:
+    eventually(lambda: len(counted(sandbox)) >= 4)
+    control_sink(sandbox, "error")
 
 
 def test_everybody_is_told_while_the_run_goes_on(sandbox: Sandbox) -> None:
@@ -76,7 +74,7 @@ def test_everybody_is_told_while_the_run_goes_on(sandbox: Sandbox) -> None:
 def test_a_sink_that_fails_in_the_middle_costs_the_run_nothing_and_is_told_once_later(sandbox: Sandbox) -> None:
     forget(sandbox)
     sandbox.break_("full-system")
-    watch = threading.Thread(target=break_the_sink_once_it_was_told, args=(sandbox, time.monotonic() + _LONGEST))
+    watch = threading.Thread(target=break_the_sink_once_it_was_told, args=(sandbox,))
     watch.start()
     done = sandbox.playbook("full_system", *SAID)
     watch.join()

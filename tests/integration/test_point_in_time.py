@@ -5,7 +5,6 @@ import json
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import psycopg
 import pytest
 import yaml
 from ansible_collections.marketsage.rollback.plugins.modules import postgres_backup
+from ansible_collections.marketsage.rollback.tests.helpers import free_port
 
 SERVERS = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 MISSING = [name for name, there in (("pgbackrest", shutil.which("pgbackrest")), ("postgresql", SERVERS)) if not there]
@@ -39,9 +39,7 @@ class Cluster:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.bin = str(SERVERS[-1].parent)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.config = directory / "pgbackrest.conf"
         self.url = f"postgresql://admin@127.0.0.1:{self.port}/shop"
 

@@ -2,12 +2,10 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +15,7 @@ import httpx
 import pytest
 from ansible_collections.marketsage.rollback.plugins.modules import health_gate
 from ansible_collections.marketsage.rollback.sandbox import debian
+from ansible_collections.marketsage.rollback.tests.helpers import eventually, free_port
 from test_sessions import PASSWORD, server
 
 PAGES = {
@@ -104,17 +103,13 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if binary is None:
         pytest.skip("no Prometheus is installed, and Debian's cannot be downloaded")
     directory = tmp_path_factory.mktemp("prometheus")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     scrapes = f"scrape_configs: [{{job_name: own, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}]\n"
     (directory / "prometheus.yml").write_text(f"global: {{scrape_interval: 1s}}\n{scrapes}")
     options = ["--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address=127.0.0.1:{port}"]
     process = subprocess.Popen([binary, *options], cwd=directory, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
-    end = time.monotonic() + PATIENCE
-    while not _scraped(url):
-        assert time.monotonic() < end, "Prometheus has scraped nothing"
-        time.sleep(0.2)
+    eventually(lambda: _scraped(url))
     yield url
     process.terminate()
     process.wait()

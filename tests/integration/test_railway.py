@@ -4,11 +4,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from ansible_collections.marketsage.rollback.tests.helpers import eventually, free_ports
 
 COLLECTIONS = Path(__file__).resolve().parents[2] / "collections"
 SERVICE = "marketsage-frontend"
@@ -41,22 +40,6 @@ process.on('SIGTERM', () => process.exit(0))
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def until(what: Callable[[], Any], why: str) -> Any:
-    """What `what` returns once that is true."""
-    end = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < end:
-        if result := what():
-            return result
-        time.sleep(0.05)
-    pytest.fail(f"not within {WAIT_SECONDS} s: {why}")
-
-
 @dataclass
 class Emulator:
     process: subprocess.Popen[bytes]
@@ -78,7 +61,7 @@ class Emulator:
     def deploy(self, commit: str, **more: Any) -> str:
         """Ship a release and return its deployment's id once it is live."""
         deployment = self.begin(commit, commitMessage=f"Release {commit[:3]}", **more)
-        until(lambda: self.state()["live"] == deployment and self.settled(), f"{commit} live")
+        eventually(lambda: self.state()["live"] == deployment and self.settled())
         return deployment
 
     def settled(self) -> bool:
@@ -116,7 +99,7 @@ class Emulator:
 @contextmanager
 def running(directory: Path, mark: str, *options: str) -> Iterator[Emulator]:
     directory.mkdir(exist_ok=True)
-    api, edge = free_port(), free_port()
+    api, edge = free_ports(2)
     emulator = Emulator(None, f"http://127.0.0.1:{api}", f"http://127.0.0.1:{edge}", directory)  # type: ignore[arg-type]
     command = [sys.executable, "-m", "ansible_collections.marketsage.rollback.sandbox.railway"]
     ports = ["--directory", directory / "logs", "--api-port", str(api), "--edge-port", str(edge)]
@@ -125,7 +108,7 @@ def running(directory: Path, mark: str, *options: str) -> Iterator[Emulator]:
     environment = {**os.environ, "PYTHONPATH": str(COLLECTIONS), MARK: mark}
     emulator.process = subprocess.Popen([*command, *ports, *tokens, "--drain", "1", *options], env=environment)
     try:
-        until(lambda: answers(emulator), "the emulator answers")
+        eventually(lambda: answers(emulator))
         yield emulator
     finally:
         emulator.process.terminate()
@@ -182,7 +165,7 @@ class TestEmulator:
         with running(tmp_path / "railway", str(tmp_path), "--health-timeout", "1") as emulator:
             good = emulator.deploy(GOOD)
             bad = emulator.begin(BAD, health)
-            until(lambda: emulator.status(bad) == status, status)
+            eventually(lambda: emulator.status(bad) == status)
             assert emulator.served()["deployment"] == good
             assert emulator.state()["live"] == good
 
@@ -205,7 +188,7 @@ class TestEmulator:
         emulator.deploy(BAD, variables={"API_URL": "http://now"})
         answer = emulator.ask("mutation($id: String!) { deploymentRollback(id: $id) }", id=good)
         assert answer == {"data": {"deploymentRollback": True}}
-        served = until(lambda: emulator.served()["release"] == GOOD[:12] and emulator.served(), "rolled back")
+        served = eventually(lambda: emulator.served()["release"] == GOOD[:12] and emulator.served())
         assert served["deployment"] != good
         assert served["api"] == "http://then"
         snapshot = "query($id: String!) { deploymentSnapshot(deploymentId: $id) { variables } }"
@@ -317,7 +300,7 @@ class TestEmulator:
     def test_a_live_process_that_dies_has_crashed(self, emulator: Emulator) -> None:
         good = emulator.deploy(GOOD)
         os.kill(emulator.state()["deployments"][0]["pid"], signal.SIGKILL)
-        until(lambda: emulator.status(good) == "CRASHED", "CRASHED")
+        eventually(lambda: emulator.status(good) == "CRASHED")
         assert httpx.get(f"{emulator.edge}/").status_code == 502
 
 
@@ -328,7 +311,7 @@ def test_no_process_outlives_the_emulator(tmp_path: Path, end: signal.Signals) -
         assert len(processes(str(tmp_path))) == 2
         emulator.process.send_signal(end)
         emulator.process.wait(WAIT_SECONDS)
-        until(lambda: not processes(str(tmp_path)), "no process left")
+        eventually(lambda: not processes(str(tmp_path)))
     with running(tmp_path / "railway", str(tmp_path)) as again:
         again.deploy(GOOD)
 
@@ -476,7 +459,7 @@ class TestRollback:
 
     def test_another_deployment_under_way_is_a_refusal(self, operator: Operator, good: str) -> None:
         operator.emulator.begin(BETTER, "500")
-        until(lambda: operator.emulator.state()["deployments"][0]["status"] == "DEPLOYING", "under way")
+        eventually(lambda: operator.emulator.state()["deployments"][0]["status"] == "DEPLOYING")
         failed = operator.call(deployment=good)
         assert failed["exit_code"] == 3
         assert "is under way" in failed["msg"]
@@ -520,7 +503,7 @@ class TestRollback:
         operator.emulator.faults(rollback_fault("duplicate"))
         done = operator.call(deployment=good)
         assert done["restored"]["commit"] == GOOD
-        until(operator.emulator.settled, "settled")
+        eventually(operator.emulator.settled)
         assert operator.emulator.live_commit() == GOOD
 
     def test_a_failed_deployment_is_reported_with_its_diagnosis(self, operator: Operator, good: str) -> None:
@@ -540,7 +523,7 @@ class TestRollback:
 
     def test_reading_that_fails_for_a_while_does_not_matter(self, operator: Operator, good: str) -> None:
         module = operator.start(deployment=good)
-        until(operator.mutations, "the mutation was sent")
+        eventually(operator.mutations)
         operator.emulator.faults({"operation": "deployments", "kind": "refuse", "times": 3})
         assert module.stdout
         assert json.loads(module.stdout.read())["restored"]["commit"] == GOOD
@@ -555,7 +538,7 @@ class TestRollback:
     ) -> None:
         operator.emulator.faults(rollback_fault("stuck"))
         module = operator.start(deployment=good)
-        until(operator.mutations, "the mutation was sent")
+        eventually(operator.mutations)
         module.kill()
         module.wait()
         resumed = operator.call(deployment=good, timeout=2)
@@ -567,7 +550,7 @@ class TestRollback:
     ) -> None:
         operator.emulator.faults(rollback_fault("delay", seconds=1))
         module = operator.start(deployment=good)
-        until(operator.mutations, "the mutation was sent")
+        eventually(operator.mutations)
         module.kill()
         module.wait()
         resumed = operator.call(deployment=good)
@@ -590,7 +573,7 @@ class TestRollback:
         ],
     )
     def test_bad_input_is_one_line_that_names_the_parameter(
-        self, operator: Operator, good: str, arguments: dict[str, Any], named: str
+        self, operator: Operator, arguments: dict[str, Any], named: str
     ) -> None:
         failed = operator.call(**arguments)
         assert (failed["exit_code"], "\n" in failed["msg"]) == (2, False)

@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.marketsage.rollback.tests.helpers import eventually
 
 RUNNER = """
 import json, sys
@@ -198,7 +198,7 @@ def test_a_killed_build_is_never_seen_and_the_next_clears_it_away(host: Host) ->
         state="built", repository=str(host.repository), commit=host.first,
         build=[["sh", "-c", "touch begun; sleep 3; touch ended"]],
     )
-    _wait_until(lambda: any(host.root.glob(".build-*/*/begun")))
+    eventually(lambda: any(host.root.glob(".build-*/*/begun")))
     building.kill()
     building.communicate()
     assert [one["release"] for one in host.release()["releases"]] == []
@@ -269,11 +269,3 @@ def then_die(*arguments):
         env={**os.environ, "PYTHONPATH": "collections"}, check=False, timeout=60,
     )
     assert done.returncode == -9, done.stderr
-
-
-def _wait_until(condition: Callable[[], bool]) -> None:
-    for _attempt in range(1000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not happen in time")

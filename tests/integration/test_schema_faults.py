@@ -21,6 +21,7 @@ import psycopg
 import pytest
 from ansible_collections.marketsage.rollback.plugins.module_utils import schema_rollback, transaction
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import Unknown
+from ansible_collections.marketsage.rollback.tests.helpers import eventually
 from databases import crash_and_restart
 from prisma_releases import Prisma
 from test_schema_rollback import FULL_NAME, FULL_NAME_MODEL, NOTES, NOTES_MODELS, Call, World
@@ -102,15 +103,15 @@ class Writer(threading.Thread):
 
 def test_no_acknowledged_row_is_lost_there_and_back(renamed: World) -> None:
     with Writer(renamed.url) as writer:
-        wait_for(lambda: len(writer.acknowledged) > 20)
+        eventually(lambda: len(writer.acknowledged) > 20)
         result = renamed.roll_back()
         assert not result.get("failed"), result
         seen = len(writer.acknowledged)
-        wait_for(lambda: len(writer.acknowledged) > seen + 20)
+        eventually(lambda: len(writer.acknowledged) > seen + 20)
         forward = renamed.migrate("deployed", renamed.new, restore_archive=result["archive"])
         assert not forward.get("failed"), forward
         seen = len(writer.acknowledged)
-        wait_for(lambda: len(writer.acknowledged) > seen + 20)
+        eventually(lambda: len(writer.acknowledged) > seen + 20)
     assert lost(renamed, writer, "fullName") == []
 
 
@@ -118,13 +119,6 @@ def lost(world: World, writer: Writer, column: str) -> list[int]:
     """Acknowledged rows that are not there, or not with what was written."""
     rows = dict(world.execute(f"""SELECT email, "{column}" FROM "Contact" WHERE email LIKE 'w%'"""))
     return [number for number in writer.acknowledged if rows.get(f"w{number}") != f"writer {number}"]
-
-
-def wait_for(happened: Callable[[], Any]) -> None:
-    end = time.monotonic() + SECONDS
-    while not happened():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 # --- locks
@@ -244,9 +238,9 @@ def run_killed(world: World, point: int, **arguments: Any) -> int:
 
 
 @pytest.fixture
-def points(request: pytest.FixtureRequest) -> Iterator[int]:
+def points(every_fault: bool) -> Iterator[int]:
     """The points to kill at: each, or a sample of them."""
-    return itertools.count(1, 1 if request.config.getoption("--every-fault") else 7)
+    return itertools.count(1, 1 if every_fault else 7)
 
 
 def test_killed_at_every_point_and_run_again(renamed: World, points: Iterator[int]) -> None:
@@ -259,7 +253,7 @@ def test_killed_at_every_point_and_run_again(renamed: World, points: Iterator[in
         renamed.url = copied(renamed.url, template, f"{template}_{point}")
         renamed.point_at(renamed.url)
         code = run_killed(renamed, point, **arguments)
-        wait_for(lambda: not in_transaction(renamed.url))
+        eventually(lambda: not in_transaction(renamed.url))
         whole = renamed.contents() == before or state(renamed) == UNDISTURBED
         assert whole, f"point {point}"
         ends.add(renamed.contents() == before)
@@ -375,7 +369,7 @@ def test_the_server_ends_the_session_in_the_middle(renamed: World) -> None:
         outcomes: list[dict[str, Any]] = []
         rollback = threading.Thread(target=lambda: outcomes.append(renamed.roll_back(prisma=[])))
         rollback.start()
-        wait_for(lambda: waiting(renamed.url))
+        eventually(lambda: waiting(renamed.url))
         with psycopg.connect(renamed.url, autocommit=True) as admin:
             admin.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'marketsage.rollback'"
@@ -492,12 +486,12 @@ def test_no_acknowledged_row_is_lost_whatever_gets_in_the_way(
     renamed: World, disturbance: Callable[[World], contextlib.AbstractContextManager[None]]
 ) -> None:
     with Writer(renamed.url) as writer:
-        wait_for(lambda: len(writer.acknowledged) > 20)
+        eventually(lambda: len(writer.acknowledged) > 20)
         with disturbance(renamed):
             result = renamed.roll_back(prisma=[])
         assert not result.get("failed"), result
         seen = len(writer.acknowledged)
-        wait_for(lambda: len(writer.acknowledged) > seen + 20)
+        eventually(lambda: len(writer.acknowledged) > seen + 20)
     assert lost(renamed, writer, "name") == []
     assert renamed.execute("SELECT migration_name FROM _prisma_migrations ORDER BY 1") == [("1_init",)]
 
@@ -514,7 +508,7 @@ def test_going_forward_is_killed_while_it_restores(world: World, points: Iterato
         world.url = copied(world.url, template, f"{template}_{point}")
         world.point_at(world.url)
         code = run_killed(world, point, **arguments)
-        wait_for(lambda: not in_transaction(world.url))
+        eventually(lambda: not in_transaction(world.url))
         assert run_killed(world, 0, **arguments) == 0
         assert world.execute('SELECT count(*), count(DISTINCT id) FROM "Note"') == [(3, 3)], f"point {point}"
         if code == 0:

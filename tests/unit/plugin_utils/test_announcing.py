@@ -29,6 +29,7 @@ from ansible_collections.marketsage.rollback.plugins.plugin_utils.announcing imp
     ticked,
 )
 from ansible_collections.marketsage.rollback.sandbox.sink import Sink
+from ansible_collections.marketsage.rollback.tests.helpers import eventually
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 RUN = "20261124T031500Z-backend-3f9a"
@@ -121,15 +122,6 @@ def accepted(sink: Sink, path: str = "") -> list[Any]:
 
 def set_mode(sink: Sink, mode: str) -> None:
     httpx.post(f"http://127.0.0.1:{sink.server_port}/_control", json={"mode": mode}, trust_env=False).raise_for_status()
-
-
-def until(what: Callable[[], Any]) -> Any:
-    end = time.monotonic() + _LONGEST
-    while time.monotonic() < end:
-        if result := what():
-            return result
-        time.sleep(0.05)
-    pytest.fail("it did not happen")
 
 
 def test_each_channel_gets_what_its_api_wants(begin: Any, sink: Sink) -> None:
@@ -414,11 +406,11 @@ def test_the_courier_delivers_while_the_run_goes_on_and_ends_after_it(
 ) -> None:
     announcement = begin()
     process = courier_process(control)
-    until(lambda: len(accepted(sink)) == 5)
+    eventually(lambda: len(accepted(sink)) == 5)
     assert announcement.is_followed()
     assert process.poll() is None
     announcement.tell("done")
-    assert announcement.undelivered() == [] or until(lambda: announcement.undelivered() == [])
+    assert announcement.undelivered() == [] or eventually(lambda: announcement.undelivered() == [])
     assert process.wait(_LONGEST) == 0
     assert not announcement.is_followed()
 
@@ -445,9 +437,9 @@ def test_a_channel_that_hangs_holds_no_other_up(begin: Any, sink: Sink, control:
 
     process = courier_process(control)
     try:
-        until(lambda: begun() == "sending" and len(accepted(sink, "Messages.json")) == 1)
+        eventually(lambda: begun() == "sending" and len(accepted(sink, "Messages.json")) == 1)
         announcement.tell("done")
-        until(lambda: len(accepted(sink, "Messages.json")) == 2)
+        eventually(lambda: len(accepted(sink, "Messages.json")) == 2)
         assert begun() == "sending"
     finally:
         end(process)
@@ -480,9 +472,9 @@ def test_a_run_whose_process_is_gone_is_told_and_escalated_until_somebody_has_it
     announcement = begin("sms", acknowledge_within=1)
     driver = drive(control)
     process = courier_process(control)
-    until(lambda: len(accepted(sink)) == 1)
+    eventually(lambda: len(accepted(sink)) == 1)
     end(driver)
-    bodies = until(lambda: len(found := accepted(sink)) == 3 and found)
+    bodies = eventually(lambda: len(found := accepted(sink)) == 3 and found)
     assert [one["To"] for one in bodies] == ["+15005550001", "+15005550001", "+15005550002"]
     assert ["INTERRUPTED" in bodies[1]["Body"], "NOT ACKNOWLEDGED" in bodies[2]["Body"]] == [True, True]
     assert process.wait(_LONGEST) == 0
@@ -493,7 +485,7 @@ def test_an_acknowledged_run_is_not_escalated(begin: Any, sink: Sink, control: C
     announcement = begin("sms", "pager", acknowledge_within=3600)
     announcement.tell("held", why="health answers 500")
     process = courier_process(control)
-    until(lambda: len(accepted(sink, "Messages.json")) == len(accepted(sink, "enqueue")) == 1)
+    eventually(lambda: len(accepted(sink, "Messages.json")) == len(accepted(sink, "enqueue")) == 1)
     assert process.poll() is None
     arguments = {"control_dir": control.directory, "run": RUN}
     assert announce.acknowledge(arguments) == {"changed": True}
@@ -506,7 +498,7 @@ def test_an_acknowledged_run_is_not_escalated(begin: Any, sink: Sink, control: C
 def test_the_courier_goes_when_the_record_is_gone(begin: Any, sink: Sink, control: Control) -> None:
     begin("sms")
     process = courier_process(control)
-    until(lambda: len(accepted(sink)) == 1)
+    eventually(lambda: len(accepted(sink)) == 1)
     shutil.rmtree(Path(control.directory).rename(f"{control.directory}.old"))
     assert process.wait(_LONGEST) == 0
     assert not Path(control.directory).exists()
