@@ -21,7 +21,7 @@ setup: .venv/.ready
 drill: setup
 	$(BIN)/rollback drill full-system
 
-test: lint unit sanity integration molecule e2e
+test: lint sanity integration molecule e2e
 
 lint: setup
 	$(BIN)/ruff check .

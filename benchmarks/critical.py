@@ -1,4 +1,4 @@
-"""The critical backend rollback on the sandbox's two hosts, under 100 requests a second, against a bare script."""
+"""The critical backend rollback on the sandbox's two hosts, under two loads, against a bare script."""
 from __future__ import annotations
 
 import argparse
@@ -7,13 +7,17 @@ from ansible_collections.marketsage.rollback.sandbox.layout import DEFAULT_PORT_
 from race import race
 
 PORT_BASE = DEFAULT_PORT_BASE + 4500
-RATE = 100
+# Requests a second: one that leaves the machine some time, and one that takes most of two cores.
+RATES = (20, 100)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    race(PORT_BASE, 0, RATE, parser.parse_args().rounds)
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES)
+    arguments = parser.parse_args()
+    for rate in arguments.rates:
+        race(PORT_BASE, 0, rate, arguments.rounds)
 
 
 if __name__ == "__main__":

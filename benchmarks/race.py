@@ -118,12 +118,12 @@ def race(port_base: int, machines: int, rate: float, rounds: int) -> None:
     finally:
         stack.down(layout)
         shutil.rmtree(directory, ignore_errors=True)
-    _report(len(layout.hosts), laps)
+    _report(f"{len(layout.hosts)} hosts, {rate:g}/s", laps)
 
 
-def _report(hosts: int, laps: dict[str, list[Lap]]) -> None:
+def _report(title: str, laps: dict[str, list[Lap]]) -> None:
     load = os.getloadavg()[0]
-    print(f"{hosts:2} hosts{'':10} page up  first good  ratio    the end  ratio  pages   bad  errors   load {load:.1f}")
+    print(f"{title:18} page up  first good  ratio    the end  ratio  pages   bad  errors   load {load:.1f}")
     floor = laps["bare script"]
     for name, mine in laps.items():
         page, good, end = (median(getattr(one, what) for one in mine) for what in ("page", "good", "end"))

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,16 +47,6 @@ def _deploy_backend(layout: Layout, release: Release) -> None:
     _migrate(layout, release)
     _on_every_host(layout, _switch, release)
     _on_every_host(layout, _reload)
-
-
-def restore_backend(layout: Layout, refs: Sequence[str]) -> None:
-    """Backend hosts as the deploys of `refs` leave them, where the database is as these leave it already."""
-    make_hosts(layout)
-    releases = [build.release(layout.origin, "backend", ref) for ref in refs]
-    for release in releases:
-        leave_traces(layout, release)
-    _on_every_host(layout, _reload)
-    _move_branch(layout, "backend", releases[-1])
 
 
 def leave_traces(layout: Layout, release: Release) -> None:

@@ -245,7 +245,7 @@ def _reset_backend(layout: Layout) -> None:
         _end_host(layout, host)
         shutil.rmtree(layout.host(host))
     seed.restore_database(layout)
-    deploy.restore_backend(layout, HISTORY)
+    _ship_backend(layout)
 
 
 def _end_host(layout: Layout, host: str) -> None:

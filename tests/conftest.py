@@ -38,14 +38,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "every_fault: repeats at length what another test shows once")
+    config.addinivalue_line("markers", "every_fault: takes long, and most of it another test shows too")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--every-fault"):
         for item in items:
             if item.get_closest_marker("every_fault"):
-                item.add_marker(pytest.mark.skip("another test shows it once; this one: make faults"))
+                item.add_marker(pytest.mark.skip("most of it another test shows too; this one: make faults"))
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+import yaml
 from ansible_collections.marketsage.rollback.sandbox import scenarios, stack
 from ansible_collections.marketsage.rollback.sandbox.layout import DEFAULT_PORT_BASE, Layout
 from ansible_collections.marketsage.rollback.sandbox.processes import BadInput
@@ -25,6 +26,12 @@ BIN = Path(sys.executable).parent
 # Those who test at the same time look for free ports in places of their own.
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 PORT_BASES = range(DEFAULT_PORT_BASE + 3000 + 500 * WORKER, DEFAULT_PORT_BASE + 3500 + 500 * WORKER, 50)
+POLICY: dict[str, Any] = yaml.safe_load(
+    (REPOSITORY / "playbooks/group_vars/all/policy.yml").read_text()
+)["rollback_policy"]  # fmt: skip
+# For targets that are broken themselves: a gate that sooner gives up.
+IMPATIENT = {**POLICY, "gate": {**POLICY["gate"], "timeout": 15}}
+GIVING_UP = ("-e", json.dumps({"rollback_policy": IMPATIENT}))
 _LONGEST_RUN = 480
 
 
@@ -116,6 +123,10 @@ class Sandbox:
     def backups(self) -> list[str]:
         """The identifiers of the backups, the newest last."""
         return sorted(manifest.parent.name for manifest in self.layout.backups.glob("*/manifest.json"))
+
+    def holder(self) -> str:
+        """The run that holds the lock."""
+        return str(json.loads((self.layout.control / "held.json").read_text())["run"])
 
     def is_locked(self) -> bool:
         return (self.layout.control / "held.json").exists()

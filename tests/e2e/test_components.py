@@ -14,7 +14,7 @@ from ansible_collections.marketsage.rollback.sandbox import scenarios
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
 from ansible_collections.marketsage.rollback.tests.helpers import further
-from conftest import REPOSITORY, Sandbox
+from conftest import IMPATIENT, REPOSITORY, Sandbox
 from test_procedures import plan_in
 
 SAID = ("-s", "P0", "-r", "one component is broken")
@@ -42,10 +42,11 @@ BUSY = {"timeout"}
 
 @pytest.fixture
 def inventory(tmp_path: Path) -> Path:
-    """The sandbox's inventory with rows of its own."""
+    """The sandbox's inventory with rows of its own, and less patience."""
     (tmp_path / "hosts.yml").symlink_to(REPOSITORY / "inventories/sandbox/hosts.yml")
     (tmp_path / "group_vars").mkdir()
-    (tmp_path / "group_vars" / "all.yml").write_text(json.dumps({"rollback_further_components": FURTHER}))
+    variables = {"rollback_further_components": FURTHER, "rollback_policy": IMPATIENT}
+    (tmp_path / "group_vars" / "all.yml").write_text(json.dumps(variables))
     return tmp_path
 
 
@@ -77,6 +78,7 @@ def is_broken(sandbox: Sandbox, scenario: str) -> bool:
         return any(scenarios.SYMPTOMS[symptom](sandbox.layout, front, releases) for symptom in symptoms)
 
 
+@pytest.mark.every_fault
 def test_the_authentication_module_goes_back_alone_and_sessions_end(sandbox: Sandbox, store: redis.Redis) -> None:
     sandbox.break_("auth")
     bad = sandbox.revisions("api-1")[-1]["release"]
@@ -122,9 +124,8 @@ def test_a_wrong_component_is_put_back_and_one_that_an_inventory_adds_heals(sand
     assert "Perhaps contacts is not what is broken" in wrong.stdout
     assert {sandbox.revisions(host)[-1]["release"] for host in HOSTS} == {bad}
     assert not sandbox.shows_page()
-    run = json.loads((sandbox.layout.control / "held.json").read_text())["run"]
 
-    right = sandbox.rollback("run", "component", "health", *ours, "--instead-of", run)
+    right = sandbox.rollback("run", "component", "health", *ours, "--instead-of", sandbox.holder())
     assert right.returncode == 0, right.stdout + right.stderr
     assert not is_broken(sandbox, "backend-500")
     assert [outcome["state"] for outcome in outcomes(sandbox)] == ["superseded", "done"]

@@ -57,7 +57,7 @@ class Case:
 
 
 CASES = [
-    Case("backend", "backend-500", sample=2),
+    Case("backend", "backend-500", sample=1),
     Case("backend", "backend-errors", severity="P1", sample=1),
     Case("full_system", "migration-destructive"),
     Case("database", "migration-destructive"),

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from ansible_collections.marketsage.rollback.sandbox import machines, servers, stack
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
 from ansible_collections.marketsage.rollback.sandbox.processes import BadInput
 from ansible_collections.marketsage.rollback.tests.helpers import eventually
-from conftest import REPOSITORY, Sandbox, up_on_free_ports
+from conftest import IMPATIENT, REPOSITORY, Sandbox, up_on_free_ports
 
 HOSTS = ("api-1", "api-2", "api-3")
-POLICY = REPOSITORY / "playbooks" / "group_vars" / "all" / "policy.yml"
 GOOD, BAD = "v1.1.0", "v1.2.1-bad-errors"
 SECONDS = 300
 
@@ -48,9 +46,7 @@ def fleet(raised: Sandbox) -> Sandbox:
 
 def run(fleet: Sandbox, severity: str, *arguments: str, **rolling: int) -> subprocess.Popen[str]:
     """Start the rollback as an operator would, with a policy of its own."""
-    policy = yaml.safe_load(POLICY.read_text())["rollback_policy"]
-    policy["gate"]["timeout"] = 10
-    policy["rolling"].update(rolling)
+    policy = {**IMPATIENT, "rolling": {**IMPATIENT["rolling"], **rolling}}
     said = {"severity": severity, "reason": "lists answer 500", "rollback_policy": policy}
     return subprocess.Popen(
         ["ansible-playbook", "-i", str(fleet.layout.inventory), "playbooks/backend.yml", "-e", json.dumps(said),
@@ -159,6 +155,7 @@ def test_a_host_that_fails_its_gate_stays_drained_and_the_others_serve(fleet: Sa
     assert finishes(fleet, max_failed=34)
 
 
+@pytest.mark.every_fault
 def test_a_host_that_is_lost_in_the_middle_stays_drained_until_it_is_back(fleet: Sandbox) -> None:
     process = run(fleet, "P1", max_failed=34)
     eventually(lambda: "api-2" in fleet.drained())

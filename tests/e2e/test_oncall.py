@@ -15,9 +15,8 @@ import pytest
 import yaml
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS
 from ansible_collections.marketsage.rollback.tests.helpers import eventually
-from conftest import BIN, REPOSITORY, Sandbox
+from conftest import BIN, GIVING_UP, POLICY, REPOSITORY, Sandbox
 
-POLICY = yaml.safe_load((REPOSITORY / "playbooks/group_vars/all/policy.yml").read_text())["rollback_policy"]
 SERVICES = (("backend",), ("frontend",), ("full_system",), ("sessions",))
 OPENED = re.compile(r"run (\d{8}T\d{6}Z-[a-z_]+-[0-9a-f]{4})")
 BAD, GOOD = "v1.2.0-bad-health", "v1.1.0"
@@ -191,6 +190,7 @@ def left_alone(sandbox: Sandbox) -> str:
     return str(events.parent.name)
 
 
+@pytest.mark.every_fault
 def test_a_run_whose_terminal_dies_goes_on_and_can_be_watched_from_another(sandbox: Sandbox, left_alone: str) -> None:
     watched = sandbox.rollback("attach", left_alone)
     assert watched.returncode == 0, watched.stdout
@@ -228,10 +228,10 @@ def _environment(pid: str) -> str:
 def test_a_held_run_is_aborted_and_a_done_one_undone(sandbox: Sandbox) -> None:
     sandbox.break_("backend-500")
     sandbox.break_("backend-errors")
-    held = sandbox.rollback("run", "backend", "-s", "P0", "-r", "one in ten fails", "--to", "v1.2.0-bad-health")
+    words = ("-e", "severity=P0", "-e", 'reason="one in ten fails"', "-e", "to=v1.2.0-bad-health")
+    held = sandbox.playbook("backend", *words, *GIVING_UP)
     assert held.returncode == 20, held.stdout
-    run = OPENED.search(held.stdout)[1]  # type: ignore[index]
-    aborted = sandbox.rollback("abort", run)
+    aborted = sandbox.rollback("abort", sandbox.holder())
     assert aborted.returncode == 21, aborted.stdout
     assert set(sandbox.live().values()) == {"v1.2.1-bad-errors"}
     done = sandbox.rollback("run", "backend", "-s", "P0", "-r", "one in ten fails")
@@ -256,6 +256,7 @@ def test_deploys_are_held_back_and_a_mark_moves_the_target(sandbox: Sandbox) -> 
     assert (code, any("v1.0.0" in line for line in lines)) == (0, True)
 
 
+@pytest.mark.every_fault
 def test_a_drill_is_held_where_an_inventory_says_how_it_is_broken(sandbox: Sandbox, tmp_path: Path) -> None:
     staging = tmp_path / "staging"
     staging.mkdir()

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
-from conftest import Sandbox
+from conftest import GIVING_UP, Sandbox
 
 SAID = ("-e", "severity=P0", "-e", 'reason="health answers 500"')
 GOOD = dict.fromkeys(HOSTS, "v1.1.0")
@@ -58,6 +58,7 @@ def test_full_system_restores_service_loses_nothing_and_run_again_changes_nothin
     assert len(sandbox.railway()["deployments"]) == deployments + 1
 
 
+@pytest.mark.every_fault
 def test_full_system_leaves_a_frontend_that_is_good_as_it_is(sandbox: Sandbox) -> None:
     sandbox.break_("backend-500")
     deployments = len(sandbox.railway()["deployments"])
@@ -70,7 +71,7 @@ def test_full_system_leaves_a_frontend_that_is_good_as_it_is(sandbox: Sandbox) -
 def test_a_target_that_is_broken_itself_stays_behind_the_page_until_another_is_chosen(sandbox: Sandbox) -> None:
     sandbox.break_("backend-500")
     sandbox.break_("backend-errors")
-    held = sandbox.playbook("backend", *SAID, "-e", "to=v1.2.0-bad-health")
+    held = sandbox.playbook("backend", *SAID, "-e", "to=v1.2.0-bad-health", *GIVING_UP)
     assert held.returncode == 20, held.stdout + held.stderr
     assert sandbox.shows_page()
     assert re.search(r"HELD: .*answered 500", held.stdout)
@@ -102,6 +103,7 @@ def test_the_page_comes_back_when_users_are_not_served_although_every_host_is_we
     assert sandbox.answer().status_code == 200
 
 
+@pytest.mark.every_fault
 def test_a_release_whose_build_is_gone_is_built_again(sandbox: Sandbox) -> None:
     sandbox.break_("backend-500")
     built = [revision["release"] for revision in sandbox.revisions("api-2") if revision["ref"] == "v1.1.0"]
@@ -127,6 +129,7 @@ def test_below_p0_the_backend_goes_back_host_by_host_and_nobody_meets_a_page(san
     assert missing_rows(sandbox.layout, load.record.acknowledged) == []
 
 
+@pytest.mark.every_fault
 def test_the_only_host_in_rotation_goes_back_behind_the_page_at_any_severity(sandbox: Sandbox) -> None:
     sandbox.break_("backend-errors")
     sandbox.balancer("set server api/api-2 state maint")
@@ -140,6 +143,7 @@ def test_the_only_host_in_rotation_goes_back_behind_the_page_at_any_severity(san
     assert result["turning_points"]["errors_sent_after_page"] == 0
 
 
+@pytest.mark.every_fault
 def test_the_frontend_alone_goes_back_without_the_page(sandbox: Sandbox) -> None:
     sandbox.break_("admin-middleware")
     with Load(sandbox.layout, rate=10, services=["app", "admin"]) as load:
@@ -152,6 +156,7 @@ def test_the_frontend_alone_goes_back_without_the_page(sandbox: Sandbox) -> None
     assert (result["kinds"]["maintenance"], result["kinds"]["error"]) == (0, 0), result["errors"]
 
 
+@pytest.mark.every_fault
 def test_an_additive_migration_goes_back_by_code_alone(sandbox: Sandbox) -> None:
     sandbox.break_("migration-additive")
     done = sandbox.playbook("backend", *SAID)

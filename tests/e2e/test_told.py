@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from ansible_collections.marketsage.rollback.sandbox.load import Load
 from ansible_collections.marketsage.rollback.tests.helpers import eventually
-from conftest import Sandbox
+from conftest import GIVING_UP, Sandbox
 
 SAID = ("-e", "severity=P0", "-e", 'reason="health answers 500"')
 _LONGEST = 120.0
@@ -71,6 +71,7 @@ def test_everybody_is_told_while_the_run_goes_on(sandbox: Sandbox) -> None:
     assert len(received(sandbox)) == len(slack) + 2 + counted(sandbox)["Messages.json"] + counted(sandbox)["hook"]
 
 
+@pytest.mark.every_fault
 def test_a_sink_that_fails_in_the_middle_costs_the_run_nothing_and_is_told_once_later(sandbox: Sandbox) -> None:
     forget(sandbox)
     sandbox.break_("full-system")
@@ -103,7 +104,7 @@ def test_a_held_run_is_told_and_acknowledged(sandbox: Sandbox) -> None:
     forget(sandbox)
     sandbox.break_("backend-500")
     sandbox.break_("backend-errors")
-    held = sandbox.playbook("backend", *SAID, "-e", "to=v1.2.0-bad-health")
+    held = sandbox.playbook("backend", *SAID, "-e", "to=v1.2.0-bad-health", *GIVING_UP)
     assert held.returncode == 20, held.stdout + held.stderr
     slack = [one["body"]["text"] for one in received(sandbox) if one["path"].startswith("/api/chat.")]
     assert slack[-1].startswith("⛔ ROLLBACK HELD")
