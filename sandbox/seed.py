@@ -41,7 +41,7 @@ def fill_redis(layout: Layout) -> None:
     account = {"email": LOGIN_EMAIL, "password": secret(layout, "smoke_password")}
     with httpx.Client(base_url=layout.url("front"), headers=_API, timeout=10, trust_env=False) as api:
         for _ in range(SESSIONS):
-            api.cookies.clear()
+            api.cookies.clear()  # each from a browser of its own, or there would be one session
             _expect(api.post("/api/v2/auth/login", json=account), 200)
 
 

@@ -197,7 +197,7 @@ def _frontend(layout: Layout) -> dict[str, Any] | None:
     return {
         **{name: state[name] for name in ("live", "faults", "mutations")},
         "deployments": list(processes_by_deployment),
-        "process": processes_by_deployment[state["live"]],
+        "process": processes_by_deployment.get(state["live"]),
         "built": sorted(entry.name for entry in (layout.workshop / "releases").iterdir()),
     }
 

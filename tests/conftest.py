@@ -34,18 +34,18 @@ def run(tmp_path: Path) -> dict[str, Any]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--every-fault", action="store_true", help="every point, component and cell of the matrix")
+    parser.addoption("--every-fault", action="store_true", help="every point, component and cell, and the long tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "every_fault: takes long, and most of it another test shows too")
+    config.addinivalue_line("markers", "every_fault: takes long; only with --every-fault")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--every-fault"):
         for item in items:
             if item.get_closest_marker("every_fault"):
-                item.add_marker(pytest.mark.skip("most of it another test shows too; this one: make faults"))
+                item.add_marker(pytest.mark.skip("takes long: make faults"))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ from ansible_collections.marketsage.rollback.tests.helpers import eventually
 from conftest import GIVING_UP, Sandbox
 
 SAID = ("-e", "severity=P0", "-e", 'reason="health answers 500"')
-_LONGEST = 120.0
 # Longer than the window of the sandbox's rates.
 BASELINE_SECONDS = 20
 

@@ -24,8 +24,6 @@ PAGES = {
     "/throws": "<h1>Contacts</h1><script>undefinedFunction()</script>",
     "/unanswered": "<h1>Contacts</h1><img src=http://127.0.0.1:9/x.png>",
 }
-# What a process of its own waits for at most, on a busy machine.
-PATIENCE = 60
 
 Probe = Callable[..., dict[str, Any]]
 
