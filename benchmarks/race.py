@@ -101,7 +101,7 @@ def lap(layout: Layout, way: list[str], rate: float) -> Lap:
         end=ended - began,
         pages=result["kinds"]["maintenance"],
         bad=turning["bad_sent_after_page"],
-        errors=turning["errors_sent_after_page"],
+        errors=sum(turning["errors_sent_after_page"].values()),
     )
 
 

@@ -16,7 +16,8 @@ from ansible_collections.marketsage.rollback.sandbox.layout import DEFAULT_PORT_
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
 
 PORT_BASE = DEFAULT_PORT_BASE + 1000
-RATE = 50
+# Requests a second; each page takes Next.js 15 ms, so that 50 would starve the rollback itself on two cores.
+RATE = 20
 _LONGEST_SECONDS = 600
 _PHONES = 25
 # So long severity and cause may take to be named.

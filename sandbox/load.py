@@ -57,20 +57,20 @@ class Record:
             "timeline": self._timeline(),
         }
 
-    def _turning_points(self) -> dict[str, float | int | None]:
+    def _turning_points(self) -> dict[str, Any]:
         page = [answer.answered for answer in self.answers if answer.kind == "maintenance"]
         bad = [answer.answered for answer in self.answers if answer.kind == "bad"]
         first_page, last_bad = min(page, default=None), max(bad, default=None)
         after = max(max(page, default=0.0), last_bad or 0.0)
         good = [answer.answered for answer in self.answers if answer.kind == "good" and answer.answered > after]
-        late = Counter(answer.kind for answer in self.answers if first_page and answer.sent > first_page)
+        late = [answer for answer in self.answers if first_page and answer.sent > first_page]
         return {
             "first_page": first_page,
             "last_page": max(page, default=None),
             "last_bad": last_bad,
             "first_good_after": min(good, default=None),
-            "bad_sent_after_page": late["bad"],
-            "errors_sent_after_page": late["error"],
+            "bad_sent_after_page": sum(answer.kind == "bad" for answer in late),
+            "errors_sent_after_page": dict(Counter(answer.error for answer in late if answer.error)),
         }
 
     def _timeline(self) -> list[dict[str, Any]]:

@@ -140,8 +140,12 @@ def _show_answers(score: dict[str, Any], console: Console) -> None:
     turning = score["turning_points"]
     away = _away(turning)
     if away is not None:
-        late = turning["bad_sent_after_page"] + turning["errors_sent_after_page"]
-        console.print(f"{late:6d} bad answers or errors to requests sent after the page went up", highlight=False)
+        late = {"bad": turning["bad_sent_after_page"], **turning["errors_sent_after_page"]}
+        kinds = ", ".join(f"{kind} {count}" for kind, count in late.items() if count)
+        console.print(
+            f"{sum(late.values()):6d} bad answers or errors to requests sent after the page went up"
+            f"{kinds and f' ({kinds})'}", highlight=False,
+        )
         console.print(f"{clock(away):>6} from the first maintenance page to the first good answer", highlight=False)
     console.print(f"{score['acknowledged']:6d} rows acknowledged, {score['lost']} lost", highlight=False)
 

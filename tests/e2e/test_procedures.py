@@ -48,7 +48,7 @@ def test_full_system_restores_service_loses_nothing_and_run_again_changes_nothin
     assert "Admin" in sandbox.answer("admin", "/").text
     assert not sandbox.is_locked()
     turning = result["turning_points"]
-    assert (turning["bad_sent_after_page"], turning["errors_sent_after_page"]) == (0, 0)
+    assert (turning["bad_sent_after_page"], turning["errors_sent_after_page"]) == (0, {})
     assert missing_rows(sandbox.layout, load.record.acknowledged) == []
 
     again = sandbox.playbook("full_system", *SAID)
@@ -140,7 +140,7 @@ def test_the_only_host_in_rotation_goes_back_behind_the_page_at_any_severity(san
     assert any("not without the page, because there is only api-1" in line for line in plan_in(done.stdout))
     assert sandbox.live() == GOOD
     assert result["kinds"]["maintenance"] > 0
-    assert result["turning_points"]["errors_sent_after_page"] == 0
+    assert result["turning_points"]["errors_sent_after_page"] == {}
 
 
 @pytest.mark.every_fault

@@ -221,14 +221,14 @@ def test_the_load_tells_good_from_bad_and_counts_rows(sandbox: Layout) -> None:
 
 def test_the_turning_points_of_a_rollback() -> None:
     met = [(0.0, 0.1, "good"), (1.0, 1.1, "bad"), (2.0, 2.1, "maintenance"), (1.9, 2.3, "bad"), (2.2, 2.4, "bad")]
-    met += [(3.0, 3.1, "maintenance"), (4.0, 4.1, "error"), (4.2, 4.3, "good"), (5.0, 5.1, "good")]
+    met += [(3.0, 3.1, "maintenance"), (4.0, 4.1, "error", "503"), (4.2, 4.3, "good"), (5.0, 5.1, "good")]
     assert Record(answers=[Answer(*one) for one in met]).result()["turning_points"] == {
         "first_page": 2.1,
         "last_page": 3.1,
         "last_bad": 2.4,
         "first_good_after": 4.3,
         "bad_sent_after_page": 1,
-        "errors_sent_after_page": 1,
+        "errors_sent_after_page": {"503": 1},
     }
 
 

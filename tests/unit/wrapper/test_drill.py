@@ -22,7 +22,8 @@ SCORE: dict[str, Any] = {
     "steps": [{"step": "Verify health", "seconds": 70.0, "budget": 60, "status": "done"}],
     "answers": {"good": 5, "bad": 3, "maintenance": 2, "error": 0}, "lost": 0, "acknowledged": 4, "by_hand": [],
     "turning_points": {
-        "first_page": 10.0, "first_good_after": 22.5, "bad_sent_after_page": 0, "errors_sent_after_page": 0},
+        "first_page": 10.0, "first_good_after": 22.5, "bad_sent_after_page": 1,
+        "errors_sent_after_page": {"timeout": 2}},
     "assessed": {
         "seconds": 9.0, "severity": "P0", "severity_right": True, "cause": ["v2"], "cause_right": True},
     "records": ["/drills/x"],
@@ -121,7 +122,9 @@ def test_each_figure_is_better_worse_or_the_same(capsys: pytest.CaptureFixture[s
     assert lines["rows lost"][-1] == "0"
     assert lines["severity and cause named after"][-2:] == ["not", "known"]
     scorecard.show(now, None)
-    assert "the first drill of its kind" in capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the first drill of its kind" in told
+    assert "3 bad answers or errors to requests sent after the page went up (bad 1, timeout 2)" in told
 
 
 def test_the_history_is_shown_and_printed_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
