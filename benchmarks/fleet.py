@@ -1,4 +1,4 @@
-"""The critical backend rollback over 1, 5 and 20 machines by real SSH, against a parallel bare ssh script.
+"""The critical backend rollback over 1, 5, 20 and 50 machines by real SSH, against a parallel bare ssh script.
 
 Needs root; every machine runs the real application.
 """
@@ -18,7 +18,7 @@ RATE = 20
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--hosts", type=int, nargs="+", default=[1, 5, 20])
+    parser.add_argument("--hosts", type=int, nargs="+", default=[1, 5, 20, 50])
     arguments = parser.parse_args()
     try:
         machines.refuse_impossible(max(arguments.hosts))

@@ -104,7 +104,6 @@ def test_an_alert_ends_in_a_rollback_that_somebody_approved(sandbox: Sandbox, li
     assert len(proposals(sandbox)) == 1, "however often the alert was repeated"
 
 
-@pytest.mark.every_fault
 def test_what_the_policy_lets_begin_by_itself_does(sandbox: Sandbox, listen: Listen, log: Path) -> None:
     sandbox.break_("backend-500")
     listen(rollback_alerts_begin=["P0"])

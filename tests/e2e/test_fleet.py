@@ -155,7 +155,6 @@ def test_a_host_that_fails_its_gate_stays_drained_and_the_others_serve(fleet: Sa
     assert finishes(fleet, max_failed=34)
 
 
-@pytest.mark.every_fault
 def test_a_host_that_is_lost_in_the_middle_stays_drained_until_it_is_back(fleet: Sandbox) -> None:
     process = run(fleet, "P1", max_failed=34)
     eventually(lambda: "api-2" in fleet.drained())

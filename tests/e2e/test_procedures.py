@@ -129,7 +129,6 @@ def test_below_p0_the_backend_goes_back_host_by_host_and_nobody_meets_a_page(san
     assert missing_rows(sandbox.layout, load.record.acknowledged) == []
 
 
-@pytest.mark.every_fault
 def test_the_only_host_in_rotation_goes_back_behind_the_page_at_any_severity(sandbox: Sandbox) -> None:
     sandbox.break_("backend-errors")
     sandbox.balancer("set server api/api-2 state maint")
@@ -143,7 +142,6 @@ def test_the_only_host_in_rotation_goes_back_behind_the_page_at_any_severity(san
     assert result["turning_points"]["errors_sent_after_page"] == {}
 
 
-@pytest.mark.every_fault
 def test_the_frontend_alone_goes_back_without_the_page(sandbox: Sandbox) -> None:
     sandbox.break_("admin-middleware")
     with Load(sandbox.layout, rate=10, services=["app", "admin"]) as load:

@@ -70,7 +70,6 @@ def test_everybody_is_told_while_the_run_goes_on(sandbox: Sandbox) -> None:
     assert len(received(sandbox)) == len(slack) + 2 + counted(sandbox)["Messages.json"] + counted(sandbox)["hook"]
 
 
-@pytest.mark.every_fault
 def test_a_sink_that_fails_in_the_middle_costs_the_run_nothing_and_is_told_once_later(sandbox: Sandbox) -> None:
     forget(sandbox)
     sandbox.break_("full-system")
