@@ -254,7 +254,8 @@ def _end_host(layout: Layout, host: str) -> None:
 
 
 def _reset_frontend(layout: Layout) -> None:
-    if _frontend(layout) == json.loads((layout.directory / "frontend.json").read_text()):
+    shipped = layout.directory / "frontend.json"
+    if shipped.exists() and _frontend(layout) == json.loads(shipped.read_text()):
         return
     processes.stop(layout, "railway")
     shutil.rmtree(layout.workshop)
