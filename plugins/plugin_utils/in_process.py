@@ -1,61 +1,71 @@
 # Copyright: (c) 2026, MarketSage
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A module that only talks to an API, a socket or a database runs inside the controller when its host is local.
-
-A process of its own costs ten times what such a module does, and users wait behind the maintenance page meanwhile.
-"""
+"""Modules run without the cost of a process that loads Ansible, for users wait behind the maintenance page meanwhile:
+inside the controller where their host is local, and else by their own sources alone, over the host's connection."""
 from __future__ import annotations
 
-from typing import Any, NoReturn
+import json
+import os
+import re
+import shlex
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
+from ansible import constants as C
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.marketsage.rollback.plugins.plugin_utils import host_side
+
+_PLUGINS = Path(__file__).parents[1]
+_PACKAGE = "ansible_collections/marketsage/rollback/plugins"
+# What modules import of Ansible, and where it is for them.
+_IN_ANSIBLE = "ansible/module_utils/basic.py"
+_STAND_IN = f"from {host_side.__name__} import AnsibleModule, missing_required_lib"
+# The host's Python reads a request of one line and then the sources, which it keeps in memory alone.
+_BOOT = f"""
+import json, os, sys
+request = json.loads(sys.stdin.buffer.readline())
+sources = os.memfd_create("sources")
+with open(sources, "wb", closefd=False) as file:
+    file.write(sys.stdin.buffer.read())
+sys.path.insert(0, f"/proc/self/fd/{{sources}}")
+from {host_side.__name__} import main
+main(request)
+"""
+# A path that a host has to expand is left to Ansible.
+_EXPANDED = re.compile("[~$]")
 
 
-class _Exit(BaseException):
-    """The module has said its result."""
-
-    def __init__(self, result: dict[str, Any]) -> None:
-        super().__init__()
-        self.result = result
-
-
-class _Module:
-    """What a module's main() uses of AnsibleModule."""
-
-    def __init__(self, arguments: dict[str, Any], check_mode: bool, diff: bool) -> None:
-        self._arguments = arguments
-        self._diff = diff
-        self.check_mode = check_mode
-        self.params: dict[str, Any] = {}
-        self._warnings: list[str] = []
+class _Module(host_side.AnsibleModule):
+    """Checks its arguments itself, as Ansible's does."""
 
     def __call__(self, argument_spec: dict[str, Any], supports_check_mode: bool = False, **rules: Any) -> _Module:
         if self.check_mode and not supports_check_mode:
-            raise _Exit({"skipped": True, "msg": "does not run in check mode"})
-        checked = ArgumentSpecValidator(argument_spec, **rules).validate(self._arguments)
+            raise host_side.Said({"skipped": True, "msg": "does not run in check mode"})
+        checked = ArgumentSpecValidator(argument_spec, **rules).validate(self.params)
         if checked.error_messages:
             self.fail_json(msg="; ".join(checked.error_messages))
         self.params = checked.validated_parameters
         return self
 
-    def warn(self, warning: str) -> None:
-        self._warnings.append(warning)
-
     def log(self, message: str) -> None:
         """What a module of its own process writes into the system's log is shown at once."""
         Display().display(message)
 
-    def exit_json(self, **result: Any) -> NoReturn:
-        raise _Exit({"changed": False, "warnings": self._warnings, **result})
 
-    def fail_json(self, **result: Any) -> NoReturn:
-        raise _Exit({"failed": True, "warnings": self._warnings, **result})
+class _Checked(_Module):
+    """Says its checked parameters instead of doing anything."""
+
+    def __call__(self, *args: Any, **rules: Any) -> _Module:
+        super().__call__(*args, **rules)
+        raise host_side.Said({"params": self.params})
 
 
 class InProcessAction(ActionBase):
-    """Run MODULE here when the connection is local and nobody is to be become, else on its host as ever."""
+    """Run MODULE here when the connection is local and nobody is to be become, else on its host."""
 
     _supports_check_mode = True
     _supports_async = False
@@ -63,14 +73,71 @@ class InProcessAction(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        if self._connection.transport != "local" or self._connection.become:
+        if self._connection.transport == "local" and not self._connection.become:
+            result.update(self._carry_out(_Module))
+        elif python := self._python(task_vars or {}):
+            result.update(self._over_connection(python))
+        else:
             return {**result, **self._execute_module(task_vars=task_vars)}
-        module = _Module(self._task.args, self._task.check_mode, self._task.diff)
-        self.MODULE.AnsibleModule = module
-        try:
-            self.MODULE.main()
-        except _Exit as said:
-            result.update(said.result)
         if not self._task.diff:
             result.pop("diff", None)
         return result
+
+    def _carry_out(self, kind: type[_Module]) -> dict[str, Any]:
+        return host_side.carry_out(self.MODULE, kind(self._task.args, self._task.check_mode, self._task.diff))
+
+    def _python(self, variables: dict[str, Any]) -> str | None:
+        """The host's Python, where a module can be sent to it and Ansible knows already which it is."""
+        if (
+            self._task.delegate_to
+            or not self._connection.is_pipelining_enabled()
+            or _EXPANDED.search(json.dumps(self._task.args))
+        ):
+            return None
+        named = self._templar.template(C.config.get_config_value("INTERPRETER_PYTHON", variables=variables))
+        if named.startswith("auto"):
+            return variables.get("ansible_facts", {}).get("discovered_interpreter_python")
+        return str(named)
+
+    def _over_connection(self, python: str) -> dict[str, Any]:
+        checked = self._carry_out(_Checked)
+        if "params" not in checked:
+            return checked
+        request = {
+            "module": f"{_PACKAGE.replace('/', '.')}.modules.{self.MODULE.__name__.rpartition('.')[2]}",
+            "params": checked["params"],
+            "check_mode": self._task.check_mode,
+            "diff": self._task.diff,
+        }
+        command = f"{self._compute_environment_string()} {shlex.quote(python)} -c {shlex.quote(_BOOT)}"
+        answer = self._low_level_execute_command(command, in_data=json.dumps(request).encode() + b"\n" + _sources())
+        try:
+            said: dict[str, Any] = json.loads("{" + answer["stdout"].rpartition("\n{")[2])
+        except ValueError:
+            return {
+                "failed": True,
+                "msg": f"{self._task.action} said no result: {answer['stderr'].strip()[-500:]}",
+                "rc": answer["rc"],
+            }
+        return said
+
+
+def _sources() -> bytes:
+    """A zip of everything that modules import, made once in a run."""
+    path = Path(C.DEFAULT_LOCAL_TMP) / "marketsage.rollback.zip"
+    if not path.exists():
+        handle, unfinished = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            _write_sources(file)
+        os.replace(unfinished, path)
+    return path.read_bytes()
+
+
+def _write_sources(file: BinaryIO) -> None:
+    files = {_IN_ANSIBLE: _STAND_IN}
+    for source in [*_PLUGINS.glob("module*/*.py"), Path(host_side.__file__)]:
+        files[f"{_PACKAGE}/{source.relative_to(_PLUGINS)}"] = source.read_text()
+    packages = {f"{parent}/__init__.py" for name in files for parent in list(PurePosixPath(name).parents)[:-1]}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as sources:
+        for name, text in {**dict.fromkeys(packages, ""), **files}.items():
+            sources.writestr(name, text)

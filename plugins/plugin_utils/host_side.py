@@ -1,0 +1,72 @@
+# Copyright: (c) 2026, MarketSage
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a module of this collection needs of Ansible to do its work, without Ansible: on a host, importing that and
+compiling it anew takes several times as long as what most modules do."""
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+import sys
+import syslog
+from typing import Any, NoReturn
+
+
+class Said(BaseException):
+    """The module has said its result."""
+
+    def __init__(self, result: dict[str, Any]) -> None:
+        super().__init__()
+        self.result = result
+
+
+class AnsibleModule:
+    """What a module's main() uses of AnsibleModule; its parameters have been checked."""
+
+    def __init__(self, params: dict[str, Any], check_mode: bool, diff: bool) -> None:
+        self.params = params
+        self.check_mode = check_mode
+        self._diff = diff
+        self._warnings: list[str] = []
+
+    def __call__(self, argument_spec: dict[str, Any], supports_check_mode: bool = False, **rules: Any) -> AnsibleModule:
+        return self
+
+    def warn(self, warning: str) -> None:
+        self._warnings.append(warning)
+
+    def log(self, message: str) -> None:
+        syslog.syslog(syslog.LOG_INFO, message)
+
+    def exit_json(self, **result: Any) -> NoReturn:
+        raise Said({"changed": False, "warnings": self._warnings, **result})
+
+    def fail_json(self, **result: Any) -> NoReturn:
+        raise Said({"failed": True, "warnings": self._warnings, **result})
+
+
+def missing_required_lib(library: str, reason: str | None = None, url: str | None = None) -> str:
+    """As Ansible says it."""
+    why = f" This is required {reason}." if reason else ""
+    return (
+        f"Failed to import the required Python library ({library}) on {platform.node()}'s Python {sys.executable}."
+        f"{why} Please read the module documentation and install it in the appropriate location."
+    )
+
+
+def carry_out(module: Any, ansible_module: AnsibleModule) -> dict[str, Any]:
+    """What the main() of a module's Python says with `ansible_module` in the place of Ansible's."""
+    module.AnsibleModule = ansible_module
+    try:
+        module.main()
+    except Said as said:
+        return said.result
+    return {"failed": True, "msg": f"{module.__name__} said no result"}
+
+
+def main(request: dict[str, Any]) -> None:
+    """Carry a request out on this host, and print its result as the last line of standard output."""
+    syslog.openlog(f"ansible-{request['module'].rpartition('.')[2]}")
+    module = importlib.import_module(request["module"])
+    result = carry_out(module, AnsibleModule(request["params"], request["check_mode"], request["diff"]))
+    print(f"\n{json.dumps(result)}")
