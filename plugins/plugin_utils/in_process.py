@@ -47,7 +47,8 @@ class _Module(host_side.AnsibleModule):
             raise host_side.Said({"skipped": True, "msg": "does not run in check mode"})
         checked = ArgumentSpecValidator(argument_spec, **rules).validate(self.params)
         if checked.error_messages:
-            self.fail_json(msg="; ".join(checked.error_messages))
+            what = "Unsupported parameters: " if checked.unsupported_parameters else ""
+            self.fail_json(msg=what + "; ".join(checked.error_messages))
         self.params = checked.validated_parameters
         return self
 

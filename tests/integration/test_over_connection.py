@@ -1,0 +1,129 @@
+"""Modules sent over a connection as their own sources, against the same modules inside the controller."""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RELEASE, OTHER = "a" * 12, "b" * 12
+RUN = {"id": "20261124T031500Z-backend-3f9a", "fence": 1}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The controller, and a host reached by Ansible's ssh whose Python has neither Ansible nor any library."""
+    place = tmp_path_factory.mktemp("place")
+    for host in ("near", "far"):
+        for release in (RELEASE, OTHER):
+            (place / host / "releases" / release).mkdir(parents=True)
+            about = {"release": release, "commit": release[0] * 40, "ref": "v1", "built_at": "2026-11-01T00:00:00Z"}
+            (place / host / "releases" / release / "release.json").write_text(json.dumps(about))
+        (place / host / "current").symlink_to(f"releases/{RELEASE}")
+        (place / host / "repository.git").mkdir()
+    # What the real ssh would have the host's shell do, here.
+    program(place / "ssh", f'export HOME={place}/far\nfor command; do :; done\nexec sh -c "$command"')
+    program(place / "python", f'exec {sys.executable} -I -S "$@"')
+    hosts = {
+        "near": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable},
+        "far": {"ansible_ssh_executable": f"{place}/ssh", "ansible_python_interpreter": f"{place}/python"},
+    }
+    (place / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
+    return place
+
+
+def program(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def asked(place: Path, hosts: str, module: str, **arguments: Any) -> dict[str, dict[str, Any]]:
+    """What a module says on each host, by host."""
+    options = {key: arguments.pop(key) for key in ("check_mode",) if key in arguments}
+    answers = place / "answers.json"
+    answers.unlink(missing_ok=True)
+    play = {
+        "hosts": hosts,
+        "gather_facts": False,
+        "tasks": [
+            {f"marketsage.rollback.{module}": arguments, "register": "said", "ignore_errors": True, **options},
+            {
+                "ansible.builtin.copy": {
+                    "content": "{{ dict(hosts | zip(hosts | map('extract', hostvars, 'said'))) | to_json }}",
+                    "dest": str(answers),
+                },
+                "vars": {"hosts": "{{ ansible_play_hosts }}"}, "delegate_to": "near", "run_once": True,
+            },
+        ],
+    }  # fmt: skip
+    (place / "playbook.json").write_text(json.dumps([play]))
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", place / "hosts.json", place / "playbook.json"],
+        cwd=REPOSITORY, env={**os.environ, "ANSIBLE_HOST_KEY_CHECKING": "False"}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert answers.exists(), done.stdout + done.stderr
+    told: dict[str, dict[str, Any]] = json.loads(answers.read_text())
+    return told
+
+
+def test_a_host_without_ansible_says_what_the_controller_would(place: Path) -> None:
+    root = f"{place}/{{{{ inventory_hostname }}}}"
+    said = asked(place, "near:far", "release", root=root)
+    assert said["far"]["live"]["release"] == RELEASE
+    for answer in said.values():
+        del answer["host"]
+    assert said["far"] == said["near"]
+
+
+def test_a_change_is_foretold_and_then_made(place: Path) -> None:
+    change = {
+        "state": "live", "root": f"{place}/far", "release": OTHER, "run": {**RUN, "state_dir": f"{place}/far/state"},
+    }  # fmt: skip
+    foretold = asked(place, "far", "release", **change, check_mode=True)["far"]
+    assert foretold["changed"] and (place / "far" / "current").readlink().name == RELEASE
+    made = asked(place, "far", "release", **change)["far"]
+    assert made["changed"] and (place / "far" / "current").readlink().name == OTHER
+    assert (place / "far" / "state" / "journal" / f"{RUN['id']}.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"root": "srv/backend"}, "root: 'srv/backend' is not an absolute path"),
+        ({"root": "/srv", "state": "gone"}, "value of state must be one of"),
+        ({"root": "/srv", "colour": "red"}, "Unsupported parameters"),
+    ],
+)
+def test_bad_input_is_named(place: Path, arguments: dict[str, str], said: str) -> None:
+    answer = asked(place, "far", "release", **arguments)["far"]
+    assert answer["failed"] and said in answer["msg"]
+
+
+def test_a_path_in_a_home_is_one_in_the_hosts(place: Path) -> None:
+    # Which of the two releases is live depends on the test before.
+    assert asked(place, "far", "release", root="~")["far"]["live"]["release"] in (RELEASE, OTHER)
+
+
+def test_a_library_that_the_host_lacks_is_named(place: Path) -> None:
+    (place / "url").touch(0o600)
+    (place / "url").write_text("postgresql://nobody@127.0.0.1:1/none")
+    answer = asked(
+        place, "far", "prisma_migrate", state="compatible", database_url_file=f"{place}/url",
+        releases_dir=f"{place}/far/releases", live=f"{place}/far/current",
+    )["far"]  # fmt: skip
+    assert answer["failed"] and "(psycopg)" in answer["msg"]
+
+
+def test_a_python_that_is_not_there_is_named(place: Path) -> None:
+    (place / "python").rename(place / "gone")
+    try:
+        answer = asked(place, "far", "release", root=f"{place}/far")["far"]
+    finally:
+        (place / "gone").rename(place / "python")
+    assert answer["failed"] and f"{place}/python" in answer["msg"] and answer["rc"] == 127
