@@ -31,7 +31,7 @@ request = json.loads(sys.stdin.buffer.readline())
 sources = os.memfd_create("sources")
 with open(sources, "wb", closefd=False) as file:
     file.write(sys.stdin.buffer.read())
-sys.path.insert(0, f"/proc/self/fd/{{sources}}")
+sys.path.insert(0, f"/proc/{{os.getpid()}}/fd/{{sources}}")
 from {host_side.__name__} import main
 main(request)
 """
@@ -92,7 +92,7 @@ class InProcessAction(ActionBase):
         if (
             self._task.delegate_to
             or not self._connection.is_pipelining_enabled()
-            or _EXPANDED.search(json.dumps(self._task.args))
+            or _EXPANDED.search(json.dumps(self._task.args, default=str))
         ):
             return None
         named = self._templar.template(C.config.get_config_value("INTERPRETER_PYTHON", variables=variables))
@@ -105,7 +105,7 @@ class InProcessAction(ActionBase):
         if "params" not in checked:
             return checked
         request = {
-            "module": f"{_PACKAGE.replace('/', '.')}.modules.{self.MODULE.__name__.rpartition('.')[2]}",
+            "module": self.MODULE.__name__,
             "params": checked["params"],
             "check_mode": self._task.check_mode,
             "diff": self._task.diff,
