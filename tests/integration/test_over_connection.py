@@ -28,10 +28,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / host / "repository.git").mkdir()
     # What the real ssh would have the host's shell do, here.
     program(place / "ssh", f'export HOME={place}/far\nfor command; do :; done\nexec sh -c "$command"')
+    program(place / "sudo", f'echo "$@" > {place}/became\nfor command; do :; done\nexec sh -c "$command"')
     program(place / "python", f'exec {sys.executable} -I -S "$@"')
     hosts = {
         "near": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable},
-        "far": {"ansible_ssh_executable": f"{place}/ssh", "ansible_python_interpreter": f"{place}/python"},
+        "far": {
+            "ansible_ssh_executable": f"{place}/ssh",
+            "ansible_python_interpreter": f"{place}/python",
+            "ansible_become_exe": f"{place}/sudo",
+        },
     }
     (place / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
     return place
@@ -44,7 +49,7 @@ def program(path: Path, script: str) -> None:
 
 def asked(place: Path, hosts: str, module: str, **arguments: Any) -> dict[str, dict[str, Any]]:
     """What a module says on each host, by host."""
-    options = {key: arguments.pop(key) for key in ("check_mode",) if key in arguments}
+    options = {key: arguments.pop(key) for key in ("check_mode", "become", "environment") if key in arguments}
     answers = place / "answers.json"
     answers.unlink(missing_ok=True)
     play = {
@@ -90,6 +95,12 @@ def test_a_change_is_foretold_and_then_made(place: Path) -> None:
     made = asked(place, "far", "release", **change)["far"]
     assert made["changed"] and (place / "far" / "current").readlink().name == OTHER
     assert (place / "far" / "state" / "journal" / f"{RUN['id']}.jsonl").exists()
+
+
+def test_it_runs_as_whom_ansible_becomes_with_the_tasks_variables(place: Path) -> None:
+    answer = asked(place, "far", "release", root=f"{place}/far", become=True, environment={"SAID": "a b"})["far"]
+    assert answer["live"] and "-u root" in (place / "became").read_text()
+    assert "SAID='a b'" in (place / "became").read_text()
 
 
 @pytest.mark.parametrize(
