@@ -172,7 +172,8 @@ _UNSTABLE_SECONDS = 1.0
 _UNASKED_RESTARTS = 2
 # Longest that pm2 is given to end what an earlier run or a deploy began before it is decided what is left to do.
 _TRANSITION_SECONDS = 10
-_POLL_SECONDS = 0.05
+# A look costs the daemon several milliseconds of processor time, which the processes need that are starting.
+_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.05, 0.25
 _STEP = "pm2_restart"
 
 
@@ -294,7 +295,7 @@ def apply(app: App, plan: Plan, wanted: Wanted) -> None:
 def _reload(app: App, instance: Instance, wanted: Wanted) -> None:
     """Replace one process, and go no further if the new one does not run: the others still serve."""
     _when_not_busy(app, wanted, [instance], app.reload)
-    for _attempt in app.deadline.attempts(_POLL_SECONDS):
+    for _attempt in app.deadline.attempts(_POLL_SECONDS, _LONGEST_POLL_SECONDS):
         instances = app.instances()
         new = next((one for one in instances if one.id == instance.id), None)
         if new and new.runs(wanted.release):
@@ -326,7 +327,7 @@ def prove(app: App, wanted: Wanted, expected: int | None) -> list[Instance]:
     seen: list[Instance] = []
     first: dict[int, int] = {}
     quiet_since = 0.0
-    for _attempt in app.deadline.attempts(_POLL_SECONDS):
+    for _attempt in app.deadline.attempts(_POLL_SECONDS, _LONGEST_POLL_SECONDS):
         before, seen = seen, app.instances()
         first = first or _restarts(seen)
         _refuse_hopeless(wanted, seen, before, first)
