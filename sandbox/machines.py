@@ -33,6 +33,8 @@ MaxStartups 100
 PidFile none
 Subsystem sftp internal-sftp
 """
+# What root's shell starts with here, which may be much and slow, is not what it starts with there.
+_BOOT = 'hostname "$0" && { [ ! -e "$1" ] || mount --bind /dev/null "$1"; } && shift && exec "$@"'
 _SSH_CONFIG = """\
 Host *
   User root
@@ -109,7 +111,8 @@ def start(layout: Layout, host: str) -> None:
     Path("/run/sshd").mkdir(exist_ok=True)
     # With its first process the whole machine ends.
     own = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    boot = ["sh", "-c", 'hostname "$0" && exec "$@"', host, _SSHD, "-D", "-e", "-f", str(layout.ssh / f"{host}.sshd")]
+    sshd = [_SSHD, "-D", "-e", "-f", str(layout.ssh / f"{host}.sshd")]
+    boot = ["sh", "-c", _BOOT, host, str(Path.home() / ".bashrc"), *sshd]
     processes.start(layout, host, ["ip", "netns", "exec", space, *own, *boot], lambda: _answers(layout, host))
 
 
