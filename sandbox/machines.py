@@ -33,8 +33,6 @@ MaxStartups 100
 PidFile none
 Subsystem sftp internal-sftp
 """
-# What root's shell starts with here, which may be much and slow, is not what it starts with there.
-_BOOT = 'hostname "$0" && { [ ! -e "$1" ] || mount --bind /dev/null "$1"; } && shift && exec "$@"'
 _SSH_CONFIG = """\
 Host *
   User root
@@ -45,6 +43,8 @@ Host *
   BatchMode yes
   LogLevel ERROR
 """
+# What root's shell starts with here, which may be much and slow, is not what it starts with there.
+_BOOT = 'hostname "$0" && { [ ! -e "$1" ] || mount --bind /dev/null "$1"; } && shift && exec "$@"'
 
 
 def refuse_impossible(count: int) -> None:

@@ -173,7 +173,8 @@ _UNASKED_RESTARTS = 2
 # Longest that pm2 is given to end what an earlier run or a deploy began before it is decided what is left to do.
 _TRANSITION_SECONDS = 10
 # A look costs the daemon several milliseconds of processor time, which the processes need that are starting.
-_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.05, 0.25
+_POLL_SECONDS = 0.05
+_LONGEST_POLL_SECONDS = 0.25
 _STEP = "pm2_restart"
 
 

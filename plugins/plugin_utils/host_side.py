@@ -29,7 +29,7 @@ class AnsibleModule:
         self._diff = diff
         self._warnings: list[str] = []
 
-    def __call__(self, argument_spec: dict[str, Any], supports_check_mode: bool = False, **rules: Any) -> AnsibleModule:
+    def __call__(self, argument_spec: dict[str, Any], **rules: Any) -> AnsibleModule:
         return self
 
     def warn(self, warning: str) -> None:
@@ -45,12 +45,11 @@ class AnsibleModule:
         raise Said({"failed": True, "warnings": self._warnings, **result})
 
 
-def missing_required_lib(library: str, reason: str | None = None, url: str | None = None) -> str:
+def missing_required_lib(library: str, reason: str) -> str:
     """As Ansible says it."""
-    why = f" This is required {reason}." if reason else ""
     return (
         f"Failed to import the required Python library ({library}) on {platform.node()}'s Python {sys.executable}."
-        f"{why} Please read the module documentation and install it in the appropriate location."
+        f" This is required {reason}. Please read the module documentation and install it in the appropriate location."
     )
 
 
