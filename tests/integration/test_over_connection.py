@@ -27,7 +27,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / host / "current").symlink_to(f"releases/{RELEASE}")
         (place / host / "repository.git").mkdir()
     # What the real ssh would have the host's shell do, here.
-    program(place / "ssh", f'export HOME={place}/far\nfor command; do :; done\nexec sh -c "$command"')
+    program(place / "ssh", f'export HOME={place}/far PATH={place}/found:/usr/bin:/bin\nfor command; do :; done\n'
+                           f'echo "$command" >> {place}/commands\nexec sh -c "$command"')
+    (place / "found").mkdir()
+    program(place / "found" / "python3", f'exec {sys.executable} "$@"')
     program(place / "sudo", f'echo "$@" > {place}/became\nfor command; do :; done\nexec sh -c "$command"')
     program(place / "python", f'exec {sys.executable} -I -S "$@"')
     hosts = {
@@ -37,6 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "ansible_python_interpreter": f"{place}/python",
             "ansible_become_exe": f"{place}/sudo",
         },
+        "discovered": {"ansible_ssh_executable": f"{place}/ssh", "ansible_python_interpreter": "auto_silent"},
     }
     (place / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
     return place
@@ -47,8 +51,8 @@ def program(path: Path, script: str) -> None:
     path.chmod(0o755)
 
 
-def asked(place: Path, hosts: str, module: str, **arguments: Any) -> dict[str, dict[str, Any]]:
-    """What a module says on each host, by host."""
+def asked(place: Path, hosts: str, module: str, times: int = 1, **arguments: Any) -> dict[str, dict[str, Any]]:
+    """What a module says on each host, by host, when it is asked for the last time."""
     options = {key: arguments.pop(key) for key in ("check_mode", "become", "environment") if key in arguments}
     answers = place / "answers.json"
     answers.unlink(missing_ok=True)
@@ -56,7 +60,7 @@ def asked(place: Path, hosts: str, module: str, **arguments: Any) -> dict[str, d
         "hosts": hosts,
         "gather_facts": False,
         "tasks": [
-            {f"marketsage.rollback.{module}": arguments, "register": "said", "ignore_errors": True, **options},
+            *[{f"marketsage.rollback.{module}": arguments, "register": "said", "ignore_errors": True, **options}] * times,
             {
                 "ansible.builtin.copy": {
                     "content": "{{ dict(hosts | zip(hosts | map('extract', hostvars, 'said'))) | to_json }}",
@@ -84,6 +88,15 @@ def test_a_host_without_ansible_says_what_the_controller_would(place: Path) -> N
     for answer in said.values():
         del answer["host"]
     assert said["far"] == said["near"]
+
+
+def test_a_python_that_ansible_discovers_gets_the_sources_once_it_is_known(place: Path) -> None:
+    (place / "commands").unlink(missing_ok=True)
+    once = asked(place, "discovered", "release", root=f"{place}/far")["discovered"]
+    assert "memfd_create" not in (place / "commands").read_text()
+    twice = asked(place, "discovered", "release", times=2, root=f"{place}/far")["discovered"]
+    assert "memfd_create" in (place / "commands").read_text()
+    assert twice["live"] == once["live"] and twice["live"]["release"] in (RELEASE, OTHER)
 
 
 def test_a_change_is_foretold_and_then_made(place: Path) -> None:
