@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import psycopg
 import pytest
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
-from conftest import GIVING_UP, Sandbox
+from conftest import BIN, GIVING_UP, Sandbox
 
 SAID = ("-e", "severity=P0", "-e", 'reason="health answers 500"')
 GOOD = dict.fromkeys(HOSTS, "v1.1.0")
@@ -56,6 +57,17 @@ def test_full_system_restores_service_loses_nothing_and_run_again_changes_nothin
     assert "DONE: nothing to change" in again.stdout
     assert not re.search(r"changed=[1-9]", again.stdout)
     assert len(sandbox.railway()["deployments"]) == deployments + 1
+
+
+def test_a_journal_that_cannot_be_kept_is_said_and_changes_nothing_else(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "cat").write_text('#!/bin/sh\necho "cat: $1: not today" >&2\nexit 1\n')
+    (tmp_path / "cat").chmod(0o755)
+    sandbox.break_("backend-500")
+    done = sandbox.playbook("backend", *SAID, PATH=f"{tmp_path}:{BIN}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for host in HOSTS:
+        assert re.search(rf"NOTE: the journal of {host} was not kept: .*not today", done.stdout), done.stdout
+    assert (sandbox.live(), sandbox.is_locked()) == (GOOD, False)
 
 
 @pytest.mark.every_fault

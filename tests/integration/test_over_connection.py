@@ -56,11 +56,12 @@ def asked(place: Path, hosts: str, module: str, times: int = 1, **arguments: Any
     options = {key: arguments.pop(key) for key in ("check_mode", "become", "environment") if key in arguments}
     answers = place / "answers.json"
     answers.unlink(missing_ok=True)
+    ask = {f"marketsage.rollback.{module}": arguments, "register": "said", "ignore_errors": True, **options}
     play = {
         "hosts": hosts,
         "gather_facts": False,
         "tasks": [
-            *[{f"marketsage.rollback.{module}": arguments, "register": "said", "ignore_errors": True, **options}] * times,
+            *[ask] * times,
             {
                 "ansible.builtin.copy": {
                     "content": "{{ dict(hosts | zip(hosts | map('extract', hostvars, 'said'))) | to_json }}",
