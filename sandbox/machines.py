@@ -85,8 +85,9 @@ def _known_host(layout: Layout, host: str) -> str:
 
 
 def _write_inventory(layout: Layout) -> None:
-    """The sandbox's inventory, with the machines for its backend hosts."""
+    """The sandbox's inventory, with the machines for its backend hosts; it is of this sandbox alone."""
     inventory = yaml.safe_load(_SANDBOX_INVENTORY.read_text())
+    inventory["all"]["vars"] |= {"sandbox_dir": str(layout.directory), "sandbox_port": layout.port_base}
     backend = inventory["all"]["children"]["backend"]
     backend["hosts"] = {
         host: {"ansible_host": layout.address(host), "backend_port": MACHINE_PORT} for host in layout.hosts

@@ -313,6 +313,8 @@ def test_reset_puts_everything_back(sandbox: Layout) -> None:
     servers.reload_haproxy(sandbox)
     (sandbox.control / "runs").mkdir(exist_ok=True)
     processes.stop(sandbox, "api-2", signal.SIGKILL)
+    processes.stop(sandbox, "railway")
+    servers.start_railway(sandbox)  # which has no deployment then
     with servers.maintenance_connection(sandbox) as server:
         server.execute("CREATE DATABASE leftover")
     result = run_json(sandbox, "reset")
