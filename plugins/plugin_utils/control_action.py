@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, MarketSage
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What the actions on the control host's own record share: they run in the controller, without a connection."""
+"""What the actions on the control host's own record share: they run in the controller, most without a connection."""
 from __future__ import annotations
 
 import os
