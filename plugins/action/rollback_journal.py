@@ -18,21 +18,14 @@ class ActionModule(ControlAction):
     _requires_connection = True
     ARGUMENTS: ClassVar[dict[str, Any]] = {
         "control_dir": {"type": "path", "required": True},
-        "run": {
-            "type": "dict",
-            "required": True,
-            "options": {
-                "id": {"type": "str", "required": True},
-                "fence": {"type": "int", "required": True},
-                # The host's path: it is not the controller that expands it.
-                "state_dir": {"type": "str", "required": True},
-            },
-        },
+        "run_id": {"type": "str", "required": True},
+        # The host's path: it is not the controller that expands it.
+        "state_dir": {"type": "str", "required": True},
     }
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        run = validate.run_id(arguments["run"]["id"], "run")
-        text = self._read(os.path.join(arguments["run"]["state_dir"], "journal", f"{run}.jsonl"))
+        run = validate.run_id(arguments["run_id"])
+        text = self._read(os.path.join(arguments["state_dir"], "journal", f"{run}.jsonl"))
         if text is None:
             return {"changed": False, "journal": None}
         host = self._templar.available_variables["inventory_hostname"]

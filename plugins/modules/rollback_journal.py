@@ -14,23 +14,14 @@ options:
     description: The control host's record of the environment.
     type: path
     required: true
-  run:
-    description: The run whose journal it is, and where the host keeps it.
-    type: dict
+  run_id:
+    description: The run.
+    type: str
     required: true
-    suboptions:
-      id:
-        description: The run's id.
-        type: str
-        required: true
-      fence:
-        description: The run's fencing number.
-        type: int
-        required: true
-      state_dir:
-        description: Where the host keeps its journals.
-        type: path
-        required: true
+  state_dir:
+    description: Where the host keeps its journals, a path of the host.
+    type: str
+    required: true
 attributes:
   action:
     description: Reads on the host, writes on the controller.
@@ -53,7 +44,8 @@ EXAMPLES = r"""
 - name: Keep the journal with the run
   marketsage.rollback.rollback_journal:
     control_dir: /var/lib/marketsage.rollback/production
-    run: "{{ rollback_run }}"
+    run_id: 20261124T031500Z-backend-3f9a
+    state_dir: /var/lib/marketsage.rollback
 """
 
 RETURN = r"""

@@ -121,21 +121,21 @@ def test_a_hosts_journal_is_kept_with_the_run(place: Path) -> None:
     journal = place / "far" / "kept" / "journal" / f"{RUN['id']}.jsonl"
     journal.parent.mkdir(parents=True)
     journal.write_text('{"reason":"Größe \\"9\\" $HOME"}\n{"torn')
-    ask = {"control_dir": f"{place}/control", "run": {**RUN, "state_dir": "~/kept"}}
+    ask = {"control_dir": f"{place}/control", "run_id": RUN["id"], "state_dir": "~/kept"}
     foretold = asked(place, "far", "rollback_journal", **ask, check_mode=True)["far"]
     assert not Path(foretold["journal"]).exists()
     answer = asked(place, "far", "rollback_journal", **ask)["far"]
     kept = Path(answer["journal"])
     assert not answer["changed"] and kept.read_bytes() == journal.read_bytes()
     kept.unlink()
-    ask["run"] = {**RUN, "state_dir": f"{place}/far/kept"}
+    ask["state_dir"] = f"{place}/far/kept"
     asked(place, "far", "rollback_journal", **ask, become=True)
     assert kept.read_bytes() == journal.read_bytes()
 
 
 def test_a_host_without_a_journal_has_none_to_keep(place: Path) -> None:
-    run = {**RUN, "state_dir": f"{place}/far/nothing"}
-    answer = asked(place, "far", "rollback_journal", control_dir=f"{place}/empty", run=run)["far"]
+    ask = {"control_dir": f"{place}/empty", "run_id": RUN["id"], "state_dir": f"{place}/far/nothing"}
+    answer = asked(place, "far", "rollback_journal", **ask)["far"]
     assert answer["journal"] is None and not (place / "empty").exists()
 
 
