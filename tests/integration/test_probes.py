@@ -16,7 +16,7 @@ import pytest
 from ansible_collections.marketsage.rollback.plugins.modules import health_gate
 from ansible_collections.marketsage.rollback.sandbox import debian
 from ansible_collections.marketsage.rollback.tests.helpers import eventually, free_port
-from test_sessions import PASSWORD, server
+from test_redis_sessions import PASSWORD, server
 
 PAGES = {
     "/good": "<h1>Contacts</h1><input id=email><button onclick=\"document.title=email.value\">Go</button>",
