@@ -3,6 +3,7 @@
 """Checks described as data: HTTP requests, what each must answer and what to clean up, or one of the other probes."""
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from typing import Any
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import api, probes
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
-from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError, Unknown
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, RollbackError, Unknown
 from ansible_collections.marketsage.rollback.plugins.module_utils.library import Missing
 from ansible_collections.marketsage.rollback.plugins.module_utils.probes import CheckFailed, filled
 
@@ -35,6 +36,29 @@ CHECK_OPTIONS = {
     **{kind: {"type": "dict", "options": options} for kind, (_probe, options) in probes.PROBES.items()},
 }
 PASSED, FAILED, UNKNOWN = "passed", "failed", "unknown"
+_AT = re.compile("<([a-z_]+)>")
+
+
+def located(check: dict[str, Any], addresses: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The check with each URL that begins with the <name> of an address at that address, whose headers are sent too."""
+    there = dict(check)
+    for part in ("requests", "cleanup"):
+        there[part] = [at(request, addresses) for request in check[part]]
+    if check.get("session"):
+        there["session"] = at(check["session"], addresses)
+    return there
+
+
+def at(asked: dict[str, Any], addresses: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What is asked, at the address that its `url` begins with, if it does."""
+    named = _AT.match(asked["url"])
+    if not named:
+        return asked
+    address = addresses.get(named[1])
+    if not isinstance(address, dict) or not address.get("url"):
+        raise BadInput(f"addresses: {asked['url']} is asked, but addresses.{named[1]}.url does not say where")
+    headers = {**(address.get("headers") or {}), **asked["headers"]}
+    return {**asked, "url": address["url"] + asked["url"][named.end() :], "headers": headers}
 
 
 def make_request(request: dict[str, Any], known: dict[str, str], timeout: float) -> str:

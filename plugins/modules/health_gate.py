@@ -48,12 +48,12 @@ options:
             default: GET
           url:
             description:
-              - Where to. V(<name>) stands for a value saved earlier in this check or a secret, V(<unique>) for a word
-                that is new in each round.
+              - Where to. At its beginning V(<name>) stands for one of O(addresses), after that for a value saved
+                earlier in this check or a secret, V(<unique>) for a word that is new in each round.
             type: str
             required: true
           headers:
-            description: Headers to send; V(<name>) as in O(checks[].requests[].url).
+            description: Headers to send beside those of the address; V(<name>) as in O(checks[].requests[].url).
             type: dict
             default: {}
           json:
@@ -117,11 +117,11 @@ options:
         type: dict
         suboptions:
           url:
-            description: Where to log in, by POST.
+            description: Where to log in, by POST; V(<name>) at its beginning stands for one of O(addresses).
             type: str
             required: true
           headers:
-            description: Headers to send; V(<name>) stands for a secret.
+            description: Headers to send beside those of the address; V(<name>) stands for a secret.
             type: dict
             default: {}
           json:
@@ -238,16 +238,20 @@ options:
           screenshots:
             description: The directory in which a picture of the last page is kept.
             type: path
+  addresses:
+    description:
+      - Where URLs begin that begin with V(<name>), by that name, so that the same lines can be asked of a host and of
+        the whole from outside. Each is C(url) and, where wanted, C(headers), which are sent with every request there.
+    type: dict
+    default: {}
   release:
     description: The release id that the service must say it is.
     type: str
   release_url:
-    description: Where the service says which release it is, as C(release) in a JSON object. Required with O(release).
+    description:
+      - Where the service says which release it is, as C(release) in a JSON object; V(<name>) at its beginning stands
+        for one of O(addresses). Required with O(release).
     type: str
-  release_headers:
-    description: Headers for O(release_url).
-    type: dict
-    default: {}
   secret_files:
     description: Names usable as V(<name>) in requests, and the private files (mode 0600) that hold their values.
     type: dict
@@ -297,20 +301,22 @@ EXAMPLES = r"""
 - name: Health check
   marketsage.rollback.health_gate:
     release: 3f2a9c81d0e4
-    release_url: http://127.0.0.1:3000/api/v2/health
+    release_url: <api>/api/v2/health
+    addresses:
+      api: {url: "http://127.0.0.1:3000"}
     checks:
       - name: Database connections working
         requests:
-          - url: http://127.0.0.1:3000/api/v2/health/db
+          - url: <api>/api/v2/health/db
       - name: Core CRUD operations functional
         requests:
-          - url: http://127.0.0.1:3000/api/v2/contacts
+          - url: <api>/api/v2/contacts
             method: POST
             json: {email: probe@example.com}
             status: [201]
             save: {id: id}
         cleanup:
-          - url: http://127.0.0.1:3000/api/v2/contacts/<id>
+          - url: <api>/api/v2/contacts/<id>
             method: DELETE
 """
 
@@ -359,18 +365,20 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.errors import 
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import read_secret
 
 
-def release_check(release: str, url: str, headers: dict[str, str]) -> dict[str, Any]:
+def release_check(release: str, url: str, addresses: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The check that the answering process is this release."""
-    request = {
+    asked = {
         "method": "GET",
-        "url": validate.url(url, "release_url"),
-        "headers": headers,
+        "url": url,
+        "headers": {},
         "json": None,
         "status": [200],
         "contains": None,
         "equals": {"release": validate.release_id(release)},
         "save": {},
     }
+    request = checks.at(asked, addresses)
+    validate.url(request["url"], "release_url")
     return {"name": f"is release {release}", "required": True, "timeout": 5.0, "requests": [request], "cleanup": []}
 
 
@@ -389,9 +397,10 @@ def open_gate(module: AnsibleModule) -> dict[str, Any]:
     """Run the gate; Closed with every check that did not pass when it does not open."""
     params = module.params
     secrets = {name: read_secret(path, f"secret_files.{name}") for name, path in params["secret_files"].items()}
-    wanted = list(params["checks"])
+    addresses = params["addresses"]
+    wanted = [checks.located(check, addresses) for check in params["checks"]]
     if params["release"]:
-        wanted.insert(0, release_check(params["release"], params["release_url"], params["release_headers"]))
+        wanted.insert(0, release_check(params["release"], params["release_url"], addresses))
     passes = validate.positive(params["passes"], "passes")
     deadline = Deadline(params["timeout"])
     ends = params["failure_ends"]
@@ -416,9 +425,9 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "checks": {"type": "list", "elements": "dict", "required": True, "options": checks.CHECK_OPTIONS},
+            "addresses": {"type": "dict", "default": {}},
             "release": {"type": "str"},
             "release_url": {"type": "str"},
-            "release_headers": {"type": "dict", "default": {}},
             "secret_files": {"type": "dict", "default": {}, "no_log": False},
             "passes": {"type": "int", "default": 3, "no_log": False},
             "interval": {"type": "float", "default": 0.3},

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ansible_collections.marketsage.rollback.plugins.module_utils import checks
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput
 
 
 class Service(BaseHTTPRequestHandler):
@@ -157,3 +158,27 @@ def test_nothing_checked_or_nothing_required_is_no_pass(service: Any) -> None:
     assert not checks.passed([])
     service.answers = {"GET /health": [(200, {})]}
     assert not checks.passed(checks.run_checks([check(request(f"{service.url}/health"), required=False)], {}))
+
+
+ADDRESSES = {"api": {"url": "http://127.0.0.1:9", "headers": {"Host": "api.example.com", "X-By": "address"}}, "app": {}}
+
+
+def test_a_url_begins_at_a_named_address_whose_headers_are_sent_too() -> None:
+    asked = request("<api>/v2/<id>", headers={"X-By": "request"})
+    login = {"url": "<api>/login", "headers": {}}
+    found = checks.located(check(asked, cleanup=[request("<api>/v2/<id>")], session=login), ADDRESSES)
+    sent = {"Host": "api.example.com", "X-By": "request"}
+    assert (found["requests"][0]["url"], found["requests"][0]["headers"]) == ("http://127.0.0.1:9/v2/<id>", sent)
+    assert found["cleanup"][0]["headers"] == ADDRESSES["api"]["headers"]
+    assert found["session"] == {"url": "http://127.0.0.1:9/login", "headers": ADDRESSES["api"]["headers"]}
+
+
+def test_a_whole_url_stays_as_it_is() -> None:
+    asked = check(request("http://127.0.0.1:9/<unique>"))
+    assert checks.located(asked, ADDRESSES) == asked
+
+
+@pytest.mark.parametrize("name", ["app", "admin", "words"])
+def test_an_address_that_nothing_names_is_bad_input(name: str) -> None:
+    with pytest.raises(BadInput, match=f"addresses: <{name}>/ is asked, but addresses.{name}.url does not say"):
+        checks.located(check(request(f"<{name}>/")), {**ADDRESSES, "words": "http://127.0.0.1:9"})
