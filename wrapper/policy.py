@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput
 
 COLLECTION = Path(__file__).parents[1]
 PLAYBOOKS = COLLECTION / "playbooks"
@@ -17,22 +18,34 @@ _inventory: ContextVar[Path] = ContextVar("inventory", default=SANDBOX)
 
 
 def use(inventory: Path) -> Path:
-    """Have an inventory's own word count from now on."""
+    """Have an inventory's own word count from now on; BadInput where it is not in the form that it must have."""
     _inventory.set(inventory)
+    for own in filter(None, (_file(_directory(), name) for name in ("policy", "services"))):
+        from ansible_collections.marketsage.rollback.plugins.plugin_utils import forms  # noqa: PLC0415  loads Ansible
+
+        forms.check_known(own)
     return inventory
 
 
 def data(name: str) -> dict[str, Any]:
     """What one file of group_vars/all says: the playbooks', with what the inventory's file of that name has instead."""
+    return {**_file(PLAYBOOKS, name), **_file(_directory(), name)}
+
+
+def _directory() -> Path:
     inventory = _inventory.get()
-    directory = inventory if inventory.is_dir() else inventory.parent
-    return {**_file(PLAYBOOKS, name), **_file(directory, name)}
+    return inventory if inventory.is_dir() else inventory.parent
 
 
 @cache
 def _file(directory: Path, name: str) -> dict[str, Any]:
     path = directory / "group_vars" / "all" / f"{name}.yml"
-    loaded: dict[str, Any] = yaml.safe_load(path.read_text()) if path.exists() else {}
+    try:
+        loaded = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path}: no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(loaded, dict):
+        raise BadInput(f"{path}: not names with their values")
     return loaded
 
 

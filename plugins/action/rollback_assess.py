@@ -7,7 +7,7 @@ import time
 from typing import Any, ClassVar
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import assessment, validate
-from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
+from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action, forms
 
 
 def assess(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -51,4 +51,6 @@ class ActionModule(control_action.ControlAction):
     }
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        for name in ("policy", "triggers"):
+            forms.check(f"rollback_{name}", arguments[name])
         return assess(arguments)

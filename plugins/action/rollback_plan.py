@@ -18,7 +18,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils import (
 )
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused
-from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
+from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action, forms
 
 # Raised when plans change their form: a run is finished by the version that began it.
 PLAN_VERSION = 1
@@ -330,6 +330,8 @@ class ActionModule(control_action.ControlAction):
     }
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        for name in ("policy", "catalogue", "components"):
+            forms.check(f"rollback_{name}", arguments[name])
         control = Control(arguments["control_dir"])
         run_id = run_to_go_on_with(control, arguments)
         pinned = pinned_plan(control, run_id) if run_id else None

@@ -17,7 +17,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.errors import 
 )
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import write_atomically
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import canonical
-from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
+from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action, forms
 from ansible_collections.marketsage.rollback.plugins.plugin_utils.announcing import Announcement
 from jinja2 import TemplateError
 
@@ -156,6 +156,7 @@ class ActionModule(control_action.ControlAction):
         if url:
             validate.url(url, "prometheus_url")
         if arguments["state"] == "begun":
+            forms.check("rollback_watch", arguments["settings"])
             return begin(control, run, arguments, url)
         if arguments["state"] == "looked":
             return look(arguments["watch"], arguments, url)

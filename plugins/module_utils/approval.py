@@ -20,7 +20,6 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.errors import 
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import canonical
 
 NAMESPACE = "marketsage-approve"
-NEEDS = ("none", "preferred", "required")
 _FIELDS = {"version", "plan", "approver", "issued", "expires", "nonce"}
 _LONGEST = 4096
 _SSH_SECONDS = 20

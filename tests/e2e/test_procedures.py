@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
-from conftest import BIN, GIVING_UP, Sandbox
+from conftest import BIN, GIVING_UP, POLICY, Sandbox
 
 SAID = ("-e", "severity=P0", "-e", 'reason="health answers 500"')
 GOOD = dict.fromkeys(HOSTS, "v1.1.0")
@@ -199,6 +199,7 @@ def test_a_destructive_migration_goes_back_with_the_code_and_loses_no_row(sandbo
 
 
 UNREACHABLE = ("-e", "ansible_connection=ssh", "-e", "ansible_host=127.0.0.1", "-e", "ansible_port=9")
+UNKNOWN_GATE = ("-e", json.dumps({"rollback_policy": {**POLICY, "gate": {**POLICY["gate"], "passes": "three"}}}))
 BAD_INPUT = [
     (("-e", "severity=P9", "-e", "reason=testing"), 2, "severity: 'P9'"),
     (("-e", "reason=testing"), 2, "severity: ''"),
@@ -213,6 +214,7 @@ BAD_INPUT = [
     ((*SAID, "-e", "database_url_file=/nowhere"), 3, "database"),
     ((*SAID, *UNREACHABLE), 3, "could not be read on 2 of 2"),
     ((*SAID, "-i", "localhost,"), 2, "control_dir: "),
+    ((*SAID, *UNKNOWN_GATE), 2, "rollback_policy: argument 'passes' is of type str"),
 ]
 
 

@@ -17,7 +17,7 @@ INVENTORY = click.option(
     type=click.Path(exists=True, path_type=Path),
     envvar="ROLLBACK_INVENTORY",
     default=policy.SANDBOX,
-    callback=lambda _context, _parameter, inventory: policy.use(inventory),
+    callback=lambda _context, _parameter, inventory: checked(policy.use, inventory),
     help="Where things are [default: $ROLLBACK_INVENTORY, else the sandbox].",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output, versioned.")
