@@ -307,6 +307,7 @@ class ActionModule(control_action.ControlAction):
         "control_dir": {"type": "path", "required": True},
         "policy": {"type": "dict", "required": True},
         "catalogue": {"type": "dict", "required": True},
+        "checklists": {"type": "dict", "default": {}},
         "hosts": {"type": "dict", "required": True},
         "balancers": {"type": "dict", "required": True},
         "rolling": {"type": "bool", "default": False},
@@ -330,7 +331,7 @@ class ActionModule(control_action.ControlAction):
     }
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        for name in ("policy", "catalogue", "components"):
+        for name in ("policy", "catalogue", "components", "checklists"):
             forms.check(f"rollback_{name}", arguments[name])
         control = Control(arguments["control_dir"])
         run_id = run_to_go_on_with(control, arguments)

@@ -27,7 +27,7 @@ REQUEST_OPTIONS = {
     "equals": {"type": "dict", "default": {}},
     "save": {"type": "dict", "default": {}},
 }
-CHECK_OPTIONS = {
+CHECK_OPTIONS: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
     "required": {"type": "bool", "default": True},
     "timeout": {"type": "float", "default": 5.0},

@@ -78,6 +78,12 @@ options:
     description: The services, C(playbooks/group_vars/all/services.yml).
     type: dict
     required: true
+  checklists:
+    description:
+      - The lines that the gates will go through, by the name of their list. They are only read, so that a line that no
+        gate can ask is told before users meet the maintenance page.
+    type: dict
+    default: {}
   hosts:
     description: The hosts of each service.
     type: dict
@@ -209,7 +215,8 @@ EXAMPLES = r"""
     reason: health answers 500
     control_dir: /var/lib/marketsage.rollback/production
     policy: "{{ rollback_policy }}"
-    catalogue: "{{ rollback_services }}"
+    catalogue: "{{ rollback_catalogue }}"
+    checklists: {backend: "{{ rollback_checklists.backend }}"}
     hosts: {backend: "{{ groups['backend'] }}"}
     balancers: "{{ maintenance }}"
     reports: "{{ reports }}"

@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.errors import UnsupportedError
+from ansible_collections.marketsage.rollback.plugins.module_utils import checks, probes
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput
 from ansible_collections.marketsage.rollback.plugins.module_utils.validate import SEVERITIES
 
@@ -95,6 +96,7 @@ _FORMS = {
             tests=_may(_COMMANDS),
         )
     ),
+    "rollback_checklists": _each(_rows(**checks.CHECK_OPTIONS)),
     "rollback_triggers": _group(
         window=_WHOLE,
         step=_WHOLE,
@@ -127,6 +129,9 @@ def check(name: str, value: Any) -> None:
         raise BadInput(f"{name}: {unknown}{error.msg}")
     for place, given, meant in _strayed(value, checked.validated_parameters[name], name):
         raise BadInput(f"{place}: {given!r} must be {meant!r}")
+    if name == "rollback_checklists":
+        for line in (line for lines in value.values() for line in lines):
+            probes.kind_of(line)
 
 
 def check_known(variables: dict[str, Any]) -> None:
@@ -140,8 +145,10 @@ def _with_keys(form: Form, value: Any) -> Form:
     given: dict[str, Any] = value if isinstance(value, dict) else {}
     row: Form = form.get("each", {})
     options: dict[str, Form] = dict.fromkeys(given, row) if row else form.get("options", {})
-    known = {name: part for name, part in form.items() if name != "each"}
-    return {**known, "options": {name: _with_keys(part, given.get(name)) for name, part in options.items()}}
+    known = {name: part for name, part in form.items() if name not in ("each", "options")}
+    if options:
+        known["options"] = {name: _with_keys(part, given.get(name)) for name, part in options.items()}
+    return known
 
 
 def _strayed(given: Any, meant: Any, place: str) -> Iterator[tuple[str, Any, Any]]:
@@ -152,5 +159,5 @@ def _strayed(given: Any, meant: Any, place: str) -> Iterator[tuple[str, Any, Any
     elif isinstance(given, list) and isinstance(meant, list):
         for number, (part, one) in enumerate(zip(given, meant, strict=True)):
             yield from _strayed(part, one, f"{place}[{number}]")
-    elif given != meant:
+    elif given != meant and not (isinstance(given, str) and isinstance(meant, str)):
         yield place, given, meant

@@ -200,6 +200,7 @@ def test_a_destructive_migration_goes_back_with_the_code_and_loses_no_row(sandbo
 
 UNREACHABLE = ("-e", "ansible_connection=ssh", "-e", "ansible_host=127.0.0.1", "-e", "ansible_port=9")
 UNKNOWN_GATE = ("-e", json.dumps({"rollback_policy": {**POLICY, "gate": {**POLICY["gate"], "passes": "three"}}}))
+NO_SUCH_CHECK = ("-e", json.dumps({"rollback_checklists": {"backend": [{"name": "up", "reqests": []}]}}))
 BAD_INPUT = [
     (("-e", "severity=P9", "-e", "reason=testing"), 2, "severity: 'P9'"),
     (("-e", "reason=testing"), 2, "severity: ''"),
@@ -215,6 +216,7 @@ BAD_INPUT = [
     ((*SAID, *UNREACHABLE), 3, "could not be read on 2 of 2"),
     ((*SAID, "-i", "localhost,"), 2, "control_dir: "),
     ((*SAID, *UNKNOWN_GATE), 2, "rollback_policy: argument 'passes' is of type str"),
+    ((*SAID, *NO_SUCH_CHECK), 2, "rollback_checklists: unknown: rollback_checklists.backend.reqests"),
 ]
 
 
