@@ -14,12 +14,13 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.errors import 
 from ansible_collections.marketsage.rollback.plugins.module_utils.files import write_atomically
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import canonical, later, now
 from ansible_collections.marketsage.rollback.plugins.module_utils.outbox import Outbox
-from ansible_collections.marketsage.rollback.plugins.plugin_utils import announcing, control_action, courier
+from ansible_collections.marketsage.rollback.plugins.plugin_utils import announcing, control_action, courier, forms
 from jinja2 import TemplateError
 
 
 def channels_for(severity: str, policy: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
     """The channels that hear of a severity and that this environment has."""
+    forms.check("rollback_channels", known)
     wanted = policy["announce"]["tell"][severity]
     return {validate.identifier(name, "channels"): known[name] for name in wanted if name in known}
 
@@ -97,7 +98,8 @@ class ActionModule(control_action.ControlAction):
         "control_dir": {"type": "path", "required": True},
         "run": {"type": "str"},
         "plan": {"type": "dict"},
-        "channels": {"type": "dict", "default": {}},
+        # Checked with the rest of what must not end a run.
+        "channels": {"type": "raw", "default": {}},
         "oncall": {"type": "dict", "default": {}},
         "policy": {"type": "dict", "default": {}},
         "templates": {"type": "path"},

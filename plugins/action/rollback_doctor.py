@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import marks, planning
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
-from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError
-from ansible_collections.marketsage.rollback.plugins.module_utils.files import read_secret
+from ansible_collections.marketsage.rollback.plugins.module_utils.files import unreadable
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
 
 _GIB = 1024**3
@@ -34,6 +33,8 @@ def of_services(arguments: dict[str, Any], known: dict[str, Any]) -> Iterator[Re
             ready = [one for one in report["candidates"] if is_ready(one, known, service)]
             evidence = ", ".join(str(one.get("ref") or one["commit"][:12]) for one in ready[:3]) or "none"
             yield result(f"{host}: a release to go back to at once", bool(ready), evidence)
+            if "host" in report:
+                yield of_secrets(host, report["host"]["unreadable"])
 
 
 def is_ready(candidate: dict[str, Any], known: dict[str, Any], service: str) -> bool:
@@ -70,20 +71,15 @@ def of_control(control: Control, arguments: dict[str, Any]) -> Iterator[Result]:
     yield result("control host: disk for the record", free >= arguments["least_free"], f"{free / _GIB:.1f} GiB free")
     held = control.holder()
     yield result("control host: lock", held is None, f"run {held['run']} of {held['owner']}" if held else "free")
-    for name, path in arguments["secret_files"].items():
-        yield of_secret(name, path)
+    yield of_secrets("control host", unreadable(arguments["secret_files"], "secret_files"))
     keygen, signers = shutil.which("ssh-keygen"), arguments["allowed_signers"]
     can_check = bool(keygen and signers and os.path.isfile(signers))
     evidence = str(signers) if can_check else "no ssh-keygen or allowed signers"
     yield result("approvals can be checked", can_check, evidence)
 
 
-def of_secret(name: str, path: str) -> Result:
-    try:
-        read_secret(path, name)
-    except RollbackError as error:
-        return result(f"secret: {name}", False, str(error))
-    return result(f"secret: {name}", True, "private and readable")
+def of_secrets(host: str, lacking: list[str]) -> Result:
+    return result(f"{host}: secrets of the checklists", not lacking, "; ".join(lacking) or "private and readable")
 
 
 class ActionModule(control_action.ControlAction):

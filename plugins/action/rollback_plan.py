@@ -18,6 +18,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils import (
 )
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused
+from ansible_collections.marketsage.rollback.plugins.module_utils.files import unreadable
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action, forms
 
 # Raised when plans change their form: a run is finished by the version that began it.
@@ -82,6 +83,7 @@ def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
     superseded = reversal["run"] if reversal and reversal["how"] == "abort" else arguments["instead_of"]
     if superseded:
         plan["instead_of"] = validate.run_id(superseded, "instead_of")
+    planning.refuse_blind_hosts(plan, arguments["reports"])
     without_page = arguments["rolling"] and arguments["policy"]["severities"][severity]["traffic"] == "rolling"
     for part in plan["services"].values():
         part.update(rolling.plan_traffic(part, without_page, fleet))
@@ -308,6 +310,7 @@ class ActionModule(control_action.ControlAction):
         "policy": {"type": "dict", "required": True},
         "catalogue": {"type": "dict", "required": True},
         "checklists": {"type": "dict", "default": {}},
+        "secret_files": {"type": "dict", "default": {}, "no_log": False},
         "hosts": {"type": "dict", "required": True},
         "balancers": {"type": "dict", "required": True},
         "rolling": {"type": "bool", "default": False},
@@ -333,6 +336,8 @@ class ActionModule(control_action.ControlAction):
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
         for name in ("policy", "catalogue", "components", "checklists"):
             forms.check(f"rollback_{name}", arguments[name])
+        if lacking := unreadable(arguments["secret_files"], "secret_files"):
+            raise BadInput("; ".join(lacking))
         control = Control(arguments["control_dir"])
         run_id = run_to_go_on_with(control, arguments)
         pinned = pinned_plan(control, run_id) if run_id else None

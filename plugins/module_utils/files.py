@@ -66,6 +66,17 @@ def read_secret(path: str, name: str) -> str:
     return secret
 
 
+def unreadable(paths: dict[str, str], name: str) -> list[str]:
+    """Why those secrets that cannot be read cannot, a line for each; `name` is the parameter that gave the paths."""
+    said = []
+    for secret, path in paths.items():
+        try:
+            read_secret(path, f"{name}.{secret}")
+        except BadInput as error:
+            said.append(str(error))
+    return said
+
+
 @contextmanager
 def locked(path: str, seconds: float) -> Iterator[None]:
     """Hold the kernel's lock on `path`; it is freed by a kill. Refused when not free within `seconds`."""

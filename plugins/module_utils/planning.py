@@ -355,6 +355,18 @@ def gated_services(plan: dict[str, Any]) -> list[str]:
     return [service for service, part in plan["services"].items() if part["action"] in ("rollback", "keep")]
 
 
+def refuse_blind_hosts(plan: dict[str, Any], reports: dict[str, Any]) -> None:
+    """Refused where a host could not go through its gate, because it lacks a secret that the checklist needs there."""
+    for service in gated_services(plan):
+        for host in plan["services"][service]["hosts"]:
+            lacking = reports.get(host, {}).get("host", {}).get("unreadable")
+            if lacking:
+                raise Refused(
+                    f"{service}: {host} could not prove its release: {'; '.join(lacking)}",
+                    "Put the secret there, readable by its owner alone, and run the same command again.",
+                )
+
+
 def changes_something(plan: dict[str, Any]) -> bool:
     return bool(changed_services(plan) or plan.get("session_stores") or changes_database(plan))
 

@@ -76,6 +76,12 @@ options:
     description: Seconds after which a build is killed.
     type: int
     default: 600
+  secret_files:
+    description:
+      - Private files that later steps read on this host, by name. With O(state=listed) it is told which of them cannot
+        be read.
+    type: dict
+    default: {}
   marks_file:
     description: The file on the control host that holds the marks.
     type: path
@@ -163,7 +169,9 @@ live:
       description: When it became live; null where the record does not say so.
       type: str
 host:
-  description: The host's clock (C(time), seconds since 1970) and the bytes that are free where O(root) is (C(free)).
+  description:
+    - The host's clock (C(time), seconds since 1970), the bytes that are free where O(root) is (C(free)), and why those
+      of O(secret_files) that cannot be read cannot (C(unreadable)).
   returned: O(state=listed)
   type: dict
 releases:
@@ -263,6 +271,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.marketsage.rollback.plugins.module_utils import errors, marks, validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.command import with_variables, words
 from ansible_collections.marketsage.rollback.plugins.module_utils.deadline import Deadline
+from ansible_collections.marketsage.rollback.plugins.module_utils.files import unreadable
 from ansible_collections.marketsage.rollback.plugins.module_utils.releases import (
     ID_LENGTH,
     Dependencies,
@@ -297,7 +306,11 @@ def listed(module: AnsibleModule) -> dict[str, Any]:
         tell_what_is_left(module.params, live["commit"], candidates)
     return {
         "changed": False,
-        "host": {"time": int(time.time()), "free": shutil.disk_usage(releases.root).free},
+        "host": {
+            "time": int(time.time()),
+            "free": shutil.disk_usage(releases.root).free,
+            "unreadable": unreadable(module.params["secret_files"], "secret_files"),
+        },
         "live": live,
         "releases": releases.built(),
         "history": history.entries,
@@ -434,6 +447,7 @@ def main() -> None:
             },
             "environment": {"type": "dict", "default": {}},
             "timeout": {"type": "int", "default": 600},
+            "secret_files": {"type": "dict", "default": {}, "no_log": False},
             "marks_file": {"type": "path"},
             "service": {"type": "str"},
             "mark": {"type": "str", "choices": list(marks.MARKS)},

@@ -84,6 +84,10 @@ options:
         gate can ask is told before users meet the maintenance page.
     type: dict
     default: {}
+  secret_files:
+    description: The private files on this host that the checklists need. They must be readable, and are not kept.
+    type: dict
+    default: {}
   hosts:
     description: The hosts of each service.
     type: dict

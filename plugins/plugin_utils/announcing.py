@@ -56,7 +56,7 @@ def _box_state(box: dict[str, Any], steps: dict[str, str]) -> str:
 
 def hearing(event: str, channels: dict[str, Any]) -> list[str]:
     """Which of these channels hear of an event."""
-    return [name for name, one in channels.items() if one["type"] in _HEARD_BY.get(event, (one["type"],))]
+    return [name for name, one in channels.items() if event not in _HEARD_BY or one.get("type") in _HEARD_BY[event]]
 
 
 def proposal(plan: dict[str, Any], contact: dict[str, Any], template: str) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import os
 import pwd
 from typing import Any, ClassVar
 
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.marketsage.rollback.plugins.module_utils.errors import outcome_of
+from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, outcome_of
 
 _NO_SESSION = 2**32 - 1
 
@@ -43,9 +44,17 @@ class ControlAction(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _checked, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS, required_if=self.REQUIRED_IF)
-        result.update(outcome_of(lambda: self.work(arguments)))
+        result.update(outcome_of(lambda: self.work(self._checked_arguments())))
         return result
+
+    def _checked_arguments(self) -> dict[str, Any]:
+        try:
+            _checked, arguments = self.validate_argument_spec(
+                argument_spec=self.ARGUMENTS, required_if=self.REQUIRED_IF
+            )
+        except AnsibleActionFail as error:
+            raise BadInput(str(error)) from None
+        return dict(arguments)
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """What the action does with its arguments; raises RollbackError."""

@@ -97,6 +97,7 @@ _FORMS = {
         )
     ),
     "rollback_checklists": _each(_rows(**checks.CHECK_OPTIONS)),
+    "rollback_channels": _each(_is("dict")),
     "rollback_triggers": _group(
         window=_WHOLE,
         step=_WHOLE,

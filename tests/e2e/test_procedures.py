@@ -213,6 +213,7 @@ BAD_INPUT = [
     (("-e", "severity=P3", "-e", "reason=typo"), 3, "Fix forward preferred"),
     ((*SAID, "-e", "backend_root=/nowhere"), 3, "/nowhere"),
     ((*SAID, "-e", "database_url_file=/nowhere"), 3, "database"),
+    ((*SAID, "-e", json.dumps({"smoke_secret_files": {"password": "/nowhere"}})), 2, "secret_files.password: /nowhere"),
     ((*SAID, *UNREACHABLE), 3, "could not be read on 2 of 2"),
     ((*SAID, "-i", "localhost,"), 2, "control_dir: "),
     ((*SAID, *UNKNOWN_GATE), 2, "rollback_policy: argument 'passes' is of type str"),

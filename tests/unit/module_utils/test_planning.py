@@ -281,3 +281,12 @@ def test_a_store_that_cannot_be_read_is_a_refusal() -> None:
 def test_an_environment_without_a_store_of_sessions_is_a_refusal() -> None:
     with pytest.raises(Refused, match="sessions: its group has no host"):
         session_planning.part(SCOPE, {}, SIGNED)
+
+
+def test_a_host_that_lacks_a_secret_of_the_checklist_is_told_before_users_meet_the_page() -> None:
+    lacking = {**REPORT, "host": {"unreadable": ["secret_files.password: /etc/password cannot be read"]}}
+    part = plan({"api-1": REPORT, "api-2": lacking}, {})
+    with pytest.raises(Refused, match=r"backend: api-2 could not prove its release: secret_files.password: /etc/passw"):
+        planning.refuse_blind_hosts({"services": {"backend": part}}, {"api-1": REPORT, "api-2": lacking})
+    part["action"] = "none"
+    planning.refuse_blind_hosts({"services": {"backend": part}}, {"api-1": REPORT, "api-2": lacking})

@@ -315,6 +315,17 @@ def test_each_state_names_the_options_it_needs(release: Any) -> None:
     assert "marks_file" in release(state="marked", run=None)["msg"]
 
 
+def test_a_secret_that_others_can_read_or_that_is_not_there_is_told_and_fails_nothing(host: Host, release: Any) -> None:
+    private, public = host.root / "private", host.root / "public"
+    for path, mode in ((private, 0o600), (public, 0o644)):
+        path.write_text("s3cret")
+        path.chmod(mode)
+    paths = {"private": str(private), "public": str(public), "missing": str(host.root / "missing")}
+    told = release(secret_files=paths)["host"]["unreadable"]
+    assert [line.split(":")[0] for line in told] == ["secret_files.public", "secret_files.missing"]
+    assert "s3cret" not in " ".join(told)
+
+
 def test_the_documented_keys_are_the_returned_ones(host: Host, release: Any) -> None:
     yaml = pytest.importorskip("yaml")
     documented = yaml.safe_load(module.RETURN)
