@@ -18,7 +18,6 @@ from ansible_collections.marketsage.rollback.plugins.module_utils import (
 )
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Refused
-from ansible_collections.marketsage.rollback.plugins.module_utils.files import unreadable
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action, forms
 
 # Raised when plans change their form: a run is finished by the version that began it.
@@ -309,8 +308,6 @@ class ActionModule(control_action.ControlAction):
         "control_dir": {"type": "path", "required": True},
         "policy": {"type": "dict", "required": True},
         "catalogue": {"type": "dict", "required": True},
-        "checklists": {"type": "dict", "default": {}},
-        "secret_files": {"type": "dict", "default": {}, "no_log": False},
         "hosts": {"type": "dict", "required": True},
         "balancers": {"type": "dict", "required": True},
         "rolling": {"type": "bool", "default": False},
@@ -334,10 +331,8 @@ class ActionModule(control_action.ControlAction):
     }
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        for name in ("policy", "catalogue", "components", "checklists"):
+        for name in ("policy", "catalogue", "components"):
             forms.check(f"rollback_{name}", arguments[name])
-        if lacking := unreadable(arguments["secret_files"], "secret_files"):
-            raise BadInput("; ".join(lacking))
         control = Control(arguments["control_dir"])
         run_id = run_to_go_on_with(control, arguments)
         pinned = pinned_plan(control, run_id) if run_id else None

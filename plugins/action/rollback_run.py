@@ -20,9 +20,10 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.approval impor
 from ansible_collections.marketsage.rollback.plugins.module_utils.control import Control, new_run_id
 from ansible_collections.marketsage.rollback.plugins.module_utils.ending import ABORTED, QUEUED
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput, Held, Refused
+from ansible_collections.marketsage.rollback.plugins.module_utils.files import unreadable
 from ansible_collections.marketsage.rollback.plugins.module_utils.journal import now
 from ansible_collections.marketsage.rollback.plugins.module_utils.run import Run
-from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action
+from ansible_collections.marketsage.rollback.plugins.plugin_utils import control_action, forms
 
 _GATE_PROOF = "the gate passed and traffic is on"
 _BACKUP_PROOF = "a restore of the backup equals what was backed up"
@@ -96,6 +97,13 @@ class Request:
         )
         refusal, first = arguments["refusal"], arguments["first"]
         return cls(plan, run_id, takeover, arguments["approval"] or None, rules, refusal, first, arguments["propose"])
+
+
+def refuse_what_no_gate_can_ask(arguments: dict[str, Any]) -> None:
+    """BadInput where a line of the checklists has another form than it must, or a secret cannot be read here."""
+    forms.check("rollback_checklists", arguments["checklists"])
+    if lacking := unreadable(arguments["secret_files"], "secret_files"):
+        raise BadInput("; ".join(lacking))
 
 
 def refuse_no_takeover(control: Control, request: Request) -> None:
@@ -246,6 +254,8 @@ class ActionModule(control_action.ControlAction):
         },
         "control_dir": {"type": "path", "required": True},
         "plan": {"type": "dict"},
+        "checklists": {"type": "dict", "default": {}},
+        "secret_files": {"type": "dict", "default": {}, "no_log": False},
         "run_id": {"type": "str"},
         "takeover": {"type": "str"},
         "propose": {"type": "bool", "default": False},
@@ -281,6 +291,7 @@ class ActionModule(control_action.ControlAction):
         if arguments["state"] == "status":
             return status(control)
         if arguments["state"] == "opened":
+            refuse_what_no_gate_can_ask(arguments)
             return open_run(control, Request.of(arguments), self._task.check_mode)
         run = Run(arguments["run"]["id"], arguments["run"]["fence"], control.directory)
         if arguments["state"] in ("closed", "next"):

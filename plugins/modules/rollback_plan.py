@@ -78,16 +78,6 @@ options:
     description: The services, C(playbooks/group_vars/all/services.yml).
     type: dict
     required: true
-  checklists:
-    description:
-      - The lines that the gates will go through, by the name of their list. They are only read, so that a line that no
-        gate can ask is told before users meet the maintenance page.
-    type: dict
-    default: {}
-  secret_files:
-    description: The private files on this host that the checklists need. They must be readable, and are not kept.
-    type: dict
-    default: {}
   hosts:
     description: The hosts of each service.
     type: dict
@@ -220,7 +210,6 @@ EXAMPLES = r"""
     control_dir: /var/lib/marketsage.rollback/production
     policy: "{{ rollback_policy }}"
     catalogue: "{{ rollback_catalogue }}"
-    checklists: {backend: "{{ rollback_checklists.backend }}"}
     hosts: {backend: "{{ groups['backend'] }}"}
     balancers: "{{ maintenance }}"
     reports: "{{ reports }}"

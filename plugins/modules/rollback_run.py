@@ -38,6 +38,16 @@ options:
   plan:
     description: The plan. Required with O(state=opened).
     type: dict
+  checklists:
+    description:
+      - The lines that are gone through in the run, by the name of their list. With O(state=opened) they are looked at,
+        so that one which cannot be asked is told before users meet the maintenance page.
+    type: dict
+    default: {}
+  secret_files:
+    description: Private files on this host that the lines need, by name. With O(state=opened) they must be readable.
+    type: dict
+    default: {}
   run_id:
     description: The run to open again, or the id of a new one.
     type: str

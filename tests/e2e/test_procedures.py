@@ -201,6 +201,7 @@ def test_a_destructive_migration_goes_back_with_the_code_and_loses_no_row(sandbo
 UNREACHABLE = ("-e", "ansible_connection=ssh", "-e", "ansible_host=127.0.0.1", "-e", "ansible_port=9")
 UNKNOWN_GATE = ("-e", json.dumps({"rollback_policy": {**POLICY, "gate": {**POLICY["gate"], "passes": "three"}}}))
 NO_SUCH_CHECK = ("-e", json.dumps({"rollback_checklists": {"backend": [{"name": "up", "reqests": []}]}}))
+NO_SUCH_SECRET = ("-e", json.dumps({"smoke_secret_files": {"password": "/nowhere"}}))
 BAD_INPUT = [
     (("-e", "severity=P9", "-e", "reason=testing"), 2, "severity: 'P9'"),
     (("-e", "reason=testing"), 2, "severity: ''"),
@@ -213,7 +214,7 @@ BAD_INPUT = [
     (("-e", "severity=P3", "-e", "reason=typo"), 3, "Fix forward preferred"),
     ((*SAID, "-e", "backend_root=/nowhere"), 3, "/nowhere"),
     ((*SAID, "-e", "database_url_file=/nowhere"), 3, "database"),
-    ((*SAID, "-e", json.dumps({"smoke_secret_files": {"password": "/nowhere"}})), 2, "secret_files.password: /nowhere"),
+    ((*SAID, *NO_SUCH_SECRET), 3, "backend: api-1 could not prove its release: secret_files.password: /nowhere"),
     ((*SAID, *UNREACHABLE), 3, "could not be read on 2 of 2"),
     ((*SAID, "-i", "localhost,"), 2, "control_dir: "),
     ((*SAID, *UNKNOWN_GATE), 2, "rollback_policy: argument 'passes' is of type str"),

@@ -83,6 +83,19 @@ def driver_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_module, "process_start", lambda pid: None)
 
 
+@pytest.mark.parametrize(
+    ("lines", "secrets", "said"),
+    [
+        ([{"name": "up", "reqests": []}], {}, "unknown: rollback_checklists.backend.reqests"),
+        ([{"name": "up"}], {}, "'up' must have exactly one of requests, sql"),
+        ([], {"password": "/nowhere"}, "secret_files.password: /nowhere cannot be read"),
+    ],
+)
+def test_what_no_gate_can_ask_is_bad_input_before_the_lock_is_taken(lines: Any, secrets: Any, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        rollback_run.refuse_what_no_gate_can_ask({"checklists": {"backend": lines}, "secret_files": secrets})
+
+
 def test_what_requires_an_approval_is_proposed_and_not_begun(control: Control) -> None:
     plan = resolved(control, severity="P2")
     with pytest.raises(Refused, match=r"P2 needs that of team_lead \(lea\)") as refused:
