@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import approval as approvals
@@ -13,6 +14,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils import (
     freeze,
     marks,
     planning,
+    probes,
     rolling,
     validate,
 )
@@ -102,6 +104,8 @@ class Request:
 def refuse_what_no_gate_can_ask(arguments: dict[str, Any]) -> None:
     """BadInput where a line of the checklists has another form than it must, or a secret cannot be read here."""
     forms.check("rollback_checklists", arguments["checklists"])
+    for line in chain.from_iterable(arguments["checklists"].values()):
+        probes.kind_of(line)
     if lacking := unreadable(arguments["secret_files"], "secret_files"):
         raise BadInput("; ".join(lacking))
 

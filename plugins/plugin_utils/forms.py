@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.errors import UnsupportedError
-from ansible_collections.marketsage.rollback.plugins.module_utils import checks, probes
+from ansible_collections.marketsage.rollback.plugins.module_utils import checks
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput
 from ansible_collections.marketsage.rollback.plugins.module_utils.validate import SEVERITIES
 
@@ -34,8 +34,8 @@ def _rows(**options: Form) -> Form:
     return _is("list", elements="dict", options=options)
 
 
-def _each(form: Form, **more: Any) -> Form:
-    return _is("dict", each=form, **more)
+def _each(form: Form) -> Form:
+    return _is("dict", each=form)
 
 
 def _may(form: Form) -> Form:
@@ -124,15 +124,13 @@ _FORMS = {
 def check(name: str, value: Any) -> None:
     """BadInput, with the place and what would be right, where the variable `name` has another form than it must."""
     checked = ArgumentSpecValidator({name: _with_keys(_FORMS[name], value)}).validate({name: value})
-    # Of several the last names the place best.
-    for error in list(checked.errors)[-1:]:
+    if checked.error_messages:
+        # Of several the last names the place best.
+        error = checked.errors[-1]
         unknown = "unknown: " if isinstance(error, UnsupportedError) else ""
         raise BadInput(f"{name}: {unknown}{error.msg}")
     for place, given, meant in _strayed(value, checked.validated_parameters[name], name):
         raise BadInput(f"{place}: {given!r} must be {meant!r}")
-    if name == "rollback_checklists":
-        for line in (line for lines in value.values() for line in lines):
-            probes.kind_of(line)
 
 
 def check_known(variables: dict[str, Any]) -> None:

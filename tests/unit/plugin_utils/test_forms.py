@@ -46,7 +46,6 @@ def test_what_the_collection_brings_has_its_form(directory: Path) -> None:
         ("rollback_procedures.backup.severity", "P7", "must be one of: P0, P1, P2, P3, got: P7"),
         ("rollback_components.auth.paths", "src", r"rollback_components.auth.paths: 'src' must be \['src'\]"),
         ("rollback_checklists.backend", [{"name": "up", "reqests": []}], "unknown: rollback_checklists.backend.reqe"),
-        ("rollback_checklists.backend", [{"name": "up"}], "'up' must have exactly one of requests, sql"),
         ("rollback_triggers.health.other", "P8", "must be one of: P0, P1, P2, P3, got: P8"),
         ("rollback_watch.times", "twice", "argument 'times' is of type str"),
     ],
