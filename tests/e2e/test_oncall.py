@@ -6,7 +6,9 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -166,12 +168,24 @@ def test_an_approval_of_a_plan_that_nobody_asked_for_is_one_clear_line(sandbox: 
         assert (result.returncode, said in result.stderr) == (2, True)
 
 
+@contextmanager
+def _unanswering(sandbox: Sandbox, host: str) -> Iterator[None]:
+    """As long as this lasts a host's pm2 takes nothing in, so that no run can end."""
+    daemon = int((sandbox.layout.host(host) / ".pm2/pm2.pid").read_text())
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+
+
 def test_ctrl_c_stops_at_a_safe_boundary_and_resume_goes_on(sandbox: Sandbox) -> None:
     sandbox.break_("backend-500")
-    terminal = Terminal(sandbox, "run", "backend", "-s", "P0", "-r", "health 500")
-    run = re.search(r"\d{8}T\d{6}Z-backend-[0-9a-f]{4}", terminal.see(r"\d{8}T\d{6}Z-backend-[0-9a-f]{4}"))[0]  # type: ignore[index]
-    terminal.child.sendintr()
-    terminal.see("next safe boundary")
+    with _unanswering(sandbox, HOSTS[1]):
+        terminal = Terminal(sandbox, "run", "backend", "-s", "P0", "-r", "health 500")
+        run = re.search(r"\d{8}T\d{6}Z-backend-[0-9a-f]{4}", terminal.see(r"\d{8}T\d{6}Z-backend-[0-9a-f]{4}"))[0]  # type: ignore[index]
+        terminal.child.sendintr()
+        terminal.see("next safe boundary")
     terminal.see("STOPPED")
     assert terminal.end() == 130
     assert sandbox.is_locked()
@@ -181,10 +195,8 @@ def test_ctrl_c_stops_at_a_safe_boundary_and_resume_goes_on(sandbox: Sandbox) ->
     assert not sandbox.is_locked()
 
 
-@pytest.fixture
 def left_alone(sandbox: Sandbox) -> str:
     """A run whose terminal died; its id."""
-    sandbox.break_("backend-500")
     terminal = Terminal(sandbox, "run", "backend", "-s", "P0", "-r", "health 500")
     (events,) = eventually(lambda: list((sandbox.layout.control / "runs").glob("*/events.jsonl")))
     terminal.close_window()
@@ -192,30 +204,35 @@ def left_alone(sandbox: Sandbox) -> str:
 
 
 @pytest.mark.every_fault
-def test_a_run_whose_terminal_dies_goes_on_and_can_be_watched_from_another(sandbox: Sandbox, left_alone: str) -> None:
-    watched = sandbox.rollback("attach", left_alone)
+def test_a_run_whose_terminal_dies_goes_on_and_can_be_watched_from_another(sandbox: Sandbox) -> None:
+    sandbox.break_("backend-500")
+    run = left_alone(sandbox)
+    watched = sandbox.rollback("attach", run)
     assert watched.returncode == 0, watched.stdout
-    assert f"DONE: {left_alone}" in watched.stdout
+    assert f"DONE: {run}" in watched.stdout
     assert set(sandbox.live().values()) == {GOOD}
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can act as two operators")
-def test_another_operator_takes_over_what_is_left_of_a_run(sandbox: Sandbox, left_alone: str) -> None:
-    found = subprocess.run(["pgrep", "-f", "wrapper.driver"], capture_output=True, text=True, check=False)
-    for pid in found.stdout.split():
-        if str(sandbox.layout.directory) in _environment(pid):
-            os.killpg(int(pid), signal.SIGKILL)
-    watched = sandbox.rollback("attach", left_alone)
-    assert (watched.returncode, f"rollback resume {left_alone}" in watched.stdout) == (20, True)
+def test_another_operator_takes_over_what_is_left_of_a_run(sandbox: Sandbox) -> None:
+    sandbox.break_("backend-500")
+    with _unanswering(sandbox, HOSTS[1]):
+        run = left_alone(sandbox)
+        found = subprocess.run(["pgrep", "-f", "wrapper.driver"], capture_output=True, text=True, check=False)
+        for pid in found.stdout.split():
+            if str(sandbox.layout.directory) in _environment(pid):
+                os.killpg(int(pid), signal.SIGKILL)
+    watched = sandbox.rollback("attach", run)
+    assert (watched.returncode, f"rollback resume {run}" in watched.stdout) == (20, True)
     other = {"SUDO_USER": "daemon"}
-    refused = sandbox.rollback("resume", left_alone, **other)
+    refused = sandbox.rollback("resume", run, **other)
     assert refused.returncode == 3, refused.stdout
     assert "takeover" in refused.stdout
-    taken = sandbox.rollback("takeover", left_alone, "-r", "the other one is asleep", **other)
+    taken = sandbox.rollback("takeover", run, "-r", "the other one is asleep", **other)
     assert taken.returncode == 0, taken.stdout
     assert set(sandbox.live().values()) == {GOOD}
-    (run,) = answer(sandbox.rollback("history", "--json"))["runs"]
-    assert (run["state"], run["owner"], run["taken_over"]["reason"]) == ("done", "daemon", "the other one is asleep")
+    (told,) = answer(sandbox.rollback("history", "--json"))["runs"]
+    assert (told["state"], told["owner"], told["taken_over"]["reason"]) == ("done", "daemon", "the other one is asleep")
 
 
 def _environment(pid: str) -> str:
