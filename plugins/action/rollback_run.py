@@ -14,7 +14,6 @@ from ansible_collections.marketsage.rollback.plugins.module_utils import (
     freeze,
     marks,
     planning,
-    probes,
     rolling,
     validate,
 )
@@ -103,6 +102,8 @@ class Request:
 
 def refuse_what_no_gate_can_ask(arguments: dict[str, Any]) -> None:
     """BadInput where a line of the checklists has another form than it must, or a secret cannot be read here."""
+    from ansible_collections.marketsage.rollback.plugins.module_utils import probes  # noqa: PLC0415  for it loads slowly
+
     forms.check("rollback_checklists", arguments["checklists"])
     for line in chain.from_iterable(arguments["checklists"].values()):
         probes.kind_of(line)

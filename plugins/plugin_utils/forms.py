@@ -6,12 +6,11 @@ They are argument specs of Ansible's, with `each` for a dictionary whose keys ar
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.errors import UnsupportedError
-from ansible_collections.marketsage.rollback.plugins.module_utils import checks
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import BadInput
 from ansible_collections.marketsage.rollback.plugins.module_utils.validate import SEVERITIES
 
@@ -55,7 +54,15 @@ _SEVERITY = _group(
     action=_TEXT,
 )
 _SERVICE = _group(title=_TEXT, health=_may(_TEXT), stop_traffic=_BOOL, uses_database=_BOOL)
-_FORMS = {
+
+
+def _checklists() -> Form:
+    from ansible_collections.marketsage.rollback.plugins.module_utils import checks  # noqa: PLC0415  for it loads slowly
+
+    return _each(_rows(**checks.CHECK_OPTIONS))
+
+
+_FORMS: dict[str, Form | Callable[[], Form]] = {
     "rollback_policy": _group(
         severities=_group(**dict.fromkeys(SEVERITIES, _SEVERITY)),
         approval=_group(roles=_TEXTS, valid_for=_WHOLE),
@@ -96,7 +103,7 @@ _FORMS = {
             tests=_may(_COMMANDS),
         )
     ),
-    "rollback_checklists": _each(_rows(**checks.CHECK_OPTIONS)),
+    "rollback_checklists": _checklists,
     "rollback_channels": _each(_is("dict")),
     "rollback_triggers": _group(
         window=_WHOLE,
@@ -123,7 +130,9 @@ _FORMS = {
 
 def check(name: str, value: Any) -> None:
     """BadInput, with the place and what would be right, where the variable `name` has another form than it must."""
-    checked = ArgumentSpecValidator({name: _with_keys(_FORMS[name], value)}).validate({name: value})
+    known = _FORMS[name]
+    form = known() if callable(known) else known
+    checked = ArgumentSpecValidator({name: _with_keys(form, value)}).validate({name: value})
     if checked.error_messages:
         # Of several the last names the place best.
         error = checked.errors[-1]

@@ -98,6 +98,14 @@ def test_a_sink_that_fails_in_the_middle_costs_the_run_nothing_and_is_told_once_
     }  # fmt: skip
 
 
+def test_channels_of_a_wrong_form_tell_nobody_and_hold_nothing(sandbox: Sandbox) -> None:
+    sandbox.break_("backend-500")
+    wrong = json.dumps({"rollback_channels": ["alerts"]})
+    done = sandbox.playbook("backend", "-e", "severity=P0", "-e", 'reason="health 500"', "-e", wrong)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nobody is told: rollback_channels" in done.stdout + done.stderr
+
+
 def test_a_held_run_is_told_and_acknowledged(sandbox: Sandbox) -> None:
     forget(sandbox)
     sandbox.break_("backend-500")

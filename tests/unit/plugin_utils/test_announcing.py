@@ -372,6 +372,17 @@ def test_a_dropped_message_is_kept_with_its_run(begin: Any) -> None:
         announcement.outbox.drop(identifier)
 
 
+@pytest.mark.parametrize("channels", [["alerts"], "alerts", {"alerts": "C0INCIDENTS"}])
+def test_channels_of_a_wrong_form_are_said(channels: Any) -> None:
+    with pytest.raises(BadInput, match="rollback_channels"):
+        announce.channels_for("P0", {"announce": {"tell": {"P0": ["alerts"]}}}, channels)
+
+
+def test_a_channel_without_a_type_hears_of_what_all_channels_hear() -> None:
+    assert announcing.hearing("begun", {"alerts": {}}) == ["alerts"]
+    assert announcing.hearing("progress", {"alerts": {}}) == []
+
+
 def test_an_environment_without_the_channels_is_said(begin: Any, control: Control) -> None:
     arguments = {"control_dir": control.directory, "run": RUN, "channels": {}, "policy": policy()}
     with pytest.raises(BadInput, match="channels: this environment has none of those that the policy names for P0"):
