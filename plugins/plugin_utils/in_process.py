@@ -4,11 +4,13 @@
 inside the controller where their host is local, and else by their own sources alone, over the host's connection."""
 from __future__ import annotations
 
+import ast
 import json
 import marshal
 import re
 import shlex
 import zipfile
+from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path, PurePosixPath
@@ -22,7 +24,7 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.files import l
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import host_side
 
 _PLUGINS = Path(__file__).parents[1]
-_PACKAGE = "ansible_collections/marketsage/rollback/plugins"
+_PACKAGE = "ansible_collections.marketsage.rollback.plugins"
 # What modules import of Ansible, and where it is for them.
 _IN_ANSIBLE = "ansible/module_utils/basic.py"
 _STAND_IN = f"from {host_side.__name__} import AnsibleModule, missing_required_lib"
@@ -128,7 +130,7 @@ class InProcessAction(ActionBase):
 
 
 def _sources(module: str) -> bytes:
-    """A zip of a module and of everything that modules import, made once in a run."""
+    """A zip of a module and of what it imports of this collection, made once in a run."""
     path = Path(C.DEFAULT_LOCAL_TMP) / f"{module}.zip"
     with locked(f"{path}.lock", _ZIP_SECONDS):
         if not path.exists():
@@ -139,15 +141,32 @@ def _sources(module: str) -> bytes:
 
 
 def _write_sources(path: Path, module: str) -> None:
-    sources = [*_PLUGINS.glob("module_utils/*.py"), _PLUGINS / "modules" / f"{module}.py", Path(host_side.__file__)]
     files: dict[str, str | bytes] = {_IN_ANSIBLE: _STAND_IN}
-    for source in sources:
-        name = f"{_PACKAGE}/{source.relative_to(_PLUGINS)}"
+    for source in {Path(host_side.__file__), *_with_imports(_PLUGINS / "modules" / f"{module}.py")}:
+        name = f"{_PACKAGE.replace('.', '/')}/{source.relative_to(_PLUGINS)}"
         files |= {name: source.read_text(), f"{name}c": _compiled(source)}
     packages = {f"{parent}/__init__.py" for name in files for parent in list(PurePosixPath(name).parents)[:-1]}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in {**dict.fromkeys(packages, ""), **files}.items():
             archive.writestr(name, content)
+
+
+def _with_imports(source: Path) -> set[Path]:
+    """The source and, through all of them, what it imports of this collection, wherever in its text."""
+    found: set[Path] = set()
+    missing = {source}
+    while missing:
+        found |= missing
+        missing = {imported for known in missing for imported in _imports(known)} - found
+    return found
+
+
+def _imports(source: Path) -> Iterator[Path]:
+    for statement in ast.walk(ast.parse(source.read_text())):
+        if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith(_PACKAGE):
+            within = _PLUGINS.joinpath(*str(statement.module).removeprefix(_PACKAGE).split("."))
+            named = [within.with_suffix(".py"), *(within / f"{alias.name}.py" for alias in statement.names)]
+            yield from (path for path in named if path.is_file())
 
 
 def _compiled(source: Path) -> bytes:
