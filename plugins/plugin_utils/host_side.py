@@ -9,6 +9,8 @@ import json
 import platform
 import sys
 import syslog
+from collections.abc import Iterable
+from types import ModuleType
 from typing import Any, NoReturn
 
 
@@ -53,9 +55,9 @@ def missing_required_lib(library: str, reason: str) -> str:
     )
 
 
-def carry_out(module: Any, ansible_module: AnsibleModule) -> dict[str, Any]:
+def carry_out(module: ModuleType, ansible_module: AnsibleModule) -> dict[str, Any]:
     """What the main() of a module's Python says with `ansible_module` in the place of Ansible's."""
-    module.AnsibleModule = ansible_module
+    module.AnsibleModule = ansible_module  # type: ignore[attr-defined]
     try:
         module.main()
     except Said as said:
@@ -63,9 +65,22 @@ def carry_out(module: Any, ansible_module: AnsibleModule) -> dict[str, Any]:
     return {"failed": True, "msg": f"{module.__name__} said no result"}
 
 
+def until_failed(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results up to the first that failed; what comes after it is not asked for."""
+    said = []
+    for result in results:
+        said.append(result)
+        if result.get("failed"):
+            break
+    return said
+
+
 def main(request: dict[str, Any]) -> None:
-    """Carry a request out on this host, and print its result as the last line of standard output."""
-    syslog.openlog(f"ansible-{request['module'].rpartition('.')[2]}")
-    module = importlib.import_module(request["module"])
-    result = carry_out(module, AnsibleModule(request["params"], request["check_mode"], request["diff"]))
-    print(f"\n{json.dumps(result)}")
+    """Carry a request out on this host, and print its results as the last line of standard output."""
+
+    def result(name: str, params: dict[str, Any]) -> dict[str, Any]:
+        syslog.openlog(f"ansible-{name.rpartition('.')[2]}")
+        return carry_out(importlib.import_module(name), AnsibleModule(params, request["check_mode"], request["diff"]))
+
+    results = until_failed(result(name, params) for name, params in request["steps"])
+    print(f"\n{json.dumps({'results': results})}")

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path, PurePosixPath
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple, NoReturn
 
 from ansible import constants as C
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -24,7 +25,8 @@ from ansible_collections.marketsage.rollback.plugins.module_utils.files import l
 from ansible_collections.marketsage.rollback.plugins.plugin_utils import host_side
 
 _PLUGINS = Path(__file__).parents[1]
-_PACKAGE = "ansible_collections.marketsage.rollback.plugins"
+_COLLECTION = "marketsage.rollback"
+PACKAGE = f"ansible_collections.{_COLLECTION}.plugins"
 # What modules import of Ansible, and where it is for them.
 _IN_ANSIBLE = "ansible/module_utils/basic.py"
 _STAND_IN = f"from {host_side.__name__} import AnsibleModule, missing_required_lib"
@@ -44,53 +46,64 @@ _ZIP_SECONDS = 30
 _EXPANDED = re.compile("[~$]")
 
 
-class _Module(host_side.AnsibleModule):
-    """Checks its arguments itself, as Ansible's does."""
+class Step(NamedTuple):
+    """A module of this collection, and what it is asked."""
 
-    def __call__(self, argument_spec: dict[str, Any], supports_check_mode: bool = False, **rules: Any) -> _Module:
+    module: ModuleType
+    args: dict[str, Any]
+
+
+class _Checked(host_side.AnsibleModule):
+    """Checks its parameters as Ansible's does, and says them instead of doing anything."""
+
+    def __call__(self, argument_spec: dict[str, Any], supports_check_mode: bool = False, **rules: Any) -> NoReturn:
         if self.check_mode and not supports_check_mode:
             raise host_side.Said({"skipped": True, "msg": "does not run in check mode"})
         checked = ArgumentSpecValidator(argument_spec, **rules).validate(self.params)
         if checked.error_messages:
             what = "Unsupported parameters: " if checked.unsupported_parameters else ""
             self.fail_json(msg=what + "; ".join(checked.error_messages))
-        self.params = checked.validated_parameters
-        return self
+        raise host_side.Said({"params": checked.validated_parameters})
 
+
+class _Here(host_side.AnsibleModule):
     def log(self, message: str) -> None:
         """What a module of its own process writes into the system's log is shown at once."""
         Display().display(message)
 
 
-class _Checked(_Module):
-    """Says its checked parameters instead of doing anything."""
-
-    def __call__(self, *args: Any, **rules: Any) -> _Module:
-        super().__call__(*args, **rules)
-        raise host_side.Said({"params": self.params})
-
-
-class InProcessAction(ActionBase):
-    """Run MODULE here when the connection is local and nobody is to be become, else on its host."""
+class HostAction(ActionBase):
+    """Carries modules out here when the connection is local and nobody is to be become, else on the host."""
 
     _supports_check_mode = True
     _supports_async = False
-    MODULE: Any
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        if self._connection.transport == "local" and not self._connection.become:
-            result.update(self._carry_out(_Module))
-        elif python := self._python(task_vars or {}):
-            result.update(self._over_connection(python))
+    def carry_out(self, steps: list[Step], task_vars: dict[str, Any]) -> list[dict[str, Any]]:
+        """What each step says, up to the first that fails; with wrong parameters of any, that one alone."""
+        local = self._connection.transport == "local" and not self._connection.become
+        python = None if local else self._python(task_vars)
+        if not local and not python:
+            return host_side.until_failed(self._by_ansible(step, task_vars) for step in steps)
+        checked = [self._as(_Checked, step) for step in steps]
+        if wrong := [result for result in checked if "params" not in result]:
+            return wrong[:1]
+        steps = [Step(step.module, result["params"]) for step, result in zip(steps, checked, strict=True)]
+        if python:
+            results = self._over_connection(steps, python)
         else:
-            return {**result, **self._execute_module(task_vars=task_vars)}
-        if not self._task.diff:
-            result.pop("diff", None)
-        return result
+            results = host_side.until_failed(self._as(_Here, step) for step in steps)
+        for result in results:
+            if not self._task.diff:
+                result.pop("diff", None)
+        return results
 
-    def _carry_out(self, kind: type[_Module]) -> dict[str, Any]:
-        return host_side.carry_out(self.MODULE, kind(self._task.args, self._task.check_mode, self._task.diff))
+    def _as(self, kind: type[host_side.AnsibleModule], step: Step) -> dict[str, Any]:
+        return host_side.carry_out(step.module, kind(step.args, self._task.check_mode, self._task.diff))
+
+    def _by_ansible(self, step: Step, task_vars: dict[str, Any]) -> dict[str, Any]:
+        name = f"{_COLLECTION}.{_name(step.module)}"
+        result: dict[str, Any] = self._execute_module(module_name=name, module_args=step.args, task_vars=task_vars)
+        return result
 
     def _python(self, variables: dict[str, Any]) -> str | None:
         """The host's Python, where a module can be sent to it and Ansible knows already which it is."""
@@ -105,45 +118,53 @@ class InProcessAction(ActionBase):
             return variables.get("ansible_facts", {}).get("discovered_interpreter_python")
         return str(named)
 
-    def _over_connection(self, python: str) -> dict[str, Any]:
-        checked = self._carry_out(_Checked)
-        if "params" not in checked:
-            return checked
+    def _over_connection(self, steps: list[Step], python: str) -> list[dict[str, Any]]:
         request = {
-            "module": self.MODULE.__name__,
-            "params": checked["params"],
+            "steps": [(step.module.__name__, step.args) for step in steps],
             "check_mode": self._task.check_mode,
             "diff": self._task.diff,
         }
         command = f"{self._compute_environment_string()} {shlex.quote(python)} -c {shlex.quote(_BOOT)}"
-        sources = _sources(self.MODULE.__name__.rpartition(".")[2])
+        sources = _sources([_name(step.module) for step in steps])
         answer = self._low_level_execute_command(command, in_data=json.dumps(request).encode() + b"\n" + sources)
         try:
-            said: dict[str, Any] = json.loads("{" + answer["stdout"].rpartition("\n{")[2])
-        except ValueError:
-            return {
-                "failed": True,
-                "msg": f"{self._task.action} said no result: {answer['stderr'].strip()[-500:]}",
-                "rc": answer["rc"],
-            }
+            said: list[dict[str, Any]] = json.loads("{" + answer["stdout"].rpartition("\n{")[2])["results"]
+        except (ValueError, KeyError):
+            why = f"{self._task.action} said no result: {answer['stderr'].strip()[-500:]}"
+            return [{"failed": True, "msg": why, "rc": answer["rc"]}]
         return said
 
 
-def _sources(module: str) -> bytes:
-    """A zip of a module and of what it imports of this collection, made once in a run."""
-    path = Path(C.DEFAULT_LOCAL_TMP) / f"{module}.zip"
+class InProcessAction(HostAction):
+    """Carries MODULE out."""
+
+    MODULE: ModuleType
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        result.update(self.carry_out([Step(self.MODULE, self._task.args)], task_vars or {})[0])
+        return result
+
+
+def _name(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
+def _sources(modules: list[str]) -> bytes:
+    """A zip of modules and of what they import of this collection, made once in a run."""
+    path = Path(C.DEFAULT_LOCAL_TMP) / f"{'+'.join(modules)}.zip"
     with locked(f"{path}.lock", _ZIP_SECONDS):
         if not path.exists():
             unfinished = path.with_suffix(".unfinished")
-            _write_sources(unfinished, module)
+            _write_sources(unfinished, modules)
             unfinished.rename(path)
     return path.read_bytes()
 
 
-def _write_sources(path: Path, module: str) -> None:
+def _write_sources(path: Path, modules: list[str]) -> None:
     files: dict[str, str | bytes] = {_IN_ANSIBLE: _STAND_IN}
-    for source in {Path(host_side.__file__), *_with_imports(_PLUGINS / "modules" / f"{module}.py")}:
-        name = f"{_PACKAGE.replace('.', '/')}/{source.relative_to(_PLUGINS)}"
+    for source in {Path(host_side.__file__), *_with_imports({_PLUGINS / "modules" / f"{name}.py" for name in modules})}:
+        name = f"{PACKAGE.replace('.', '/')}/{source.relative_to(_PLUGINS)}"
         files |= {name: source.read_text(), f"{name}c": _compiled(source)}
     packages = {f"{parent}/__init__.py" for name in files for parent in list(PurePosixPath(name).parents)[:-1]}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -151,10 +172,10 @@ def _write_sources(path: Path, module: str) -> None:
             archive.writestr(name, content)
 
 
-def _with_imports(source: Path) -> set[Path]:
-    """The source and, through all of them, what it imports of this collection, wherever in its text."""
+def _with_imports(sources: set[Path]) -> set[Path]:
+    """The sources and, through all of them, what they import of this collection, wherever in their text."""
     found: set[Path] = set()
-    missing = {source}
+    missing = sources
     while missing:
         found |= missing
         missing = {imported for known in missing for imported in _imports(known)} - found
@@ -163,8 +184,8 @@ def _with_imports(source: Path) -> set[Path]:
 
 def _imports(source: Path) -> Iterator[Path]:
     for statement in ast.walk(ast.parse(source.read_text())):
-        if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith(_PACKAGE):
-            within = _PLUGINS.joinpath(*str(statement.module).removeprefix(_PACKAGE).split("."))
+        if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith(PACKAGE):
+            within = _PLUGINS.joinpath(*str(statement.module).removeprefix(PACKAGE).split("."))
             named = [within.with_suffix(".py"), *(within / f"{alias.name}.py" for alias in statement.names)]
             yield from (path for path in named if path.is_file())
 

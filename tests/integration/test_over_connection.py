@@ -53,7 +53,7 @@ def program(path: Path, script: str) -> None:
 
 def asked(place: Path, hosts: str, module: str, times: int = 1, **arguments: Any) -> dict[str, dict[str, Any]]:
     """What a module says on each host, by host, when it is asked for the last time."""
-    options = {key: arguments.pop(key) for key in ("check_mode", "become", "environment") if key in arguments}
+    options = {key: arguments.pop(key) for key in ("check_mode", "diff", "become", "environment") if key in arguments}
     answers = place / "answers.json"
     answers.unlink(missing_ok=True)
     ask = {f"marketsage.rollback.{module}": arguments, "register": "said", "ignore_errors": True, **options}
@@ -137,6 +137,62 @@ def test_a_host_without_a_journal_has_none_to_keep(place: Path) -> None:
     ask = {"control_dir": f"{place}/empty", "run_id": RUN["id"], "state_dir": f"{place}/far/nothing"}
     answer = asked(place, "far", "rollback_journal", **ask)["far"]
     assert answer["journal"] is None and not (place / "empty").exists()
+
+
+def steps(place: Path, host: str, second: dict[str, Any]) -> list[dict[str, Any]]:
+    """Two steps on a host whose live release is RELEASE: switch to the other, and `second`."""
+    (place / host / "current").unlink()
+    (place / host / "current").symlink_to(f"releases/{RELEASE}")
+    run = {**RUN, "state_dir": f"{place}/{host}/state"}
+    return [{"release": {"state": "live", "root": f"{place}/{host}", "release": OTHER, "run": run}}, second]
+
+
+def lives(place: Path, host: str) -> str:
+    return (place / host / "current").readlink().name
+
+
+# Here, sent along, and by Ansible's own way, for a path that the host has to expand.
+@pytest.mark.parametrize(("host", "root"), [("near", "{place}/near"), ("far", "{place}/far"), ("far", "~")])
+def test_steps_are_taken_one_after_another(place: Path, host: str, root: str) -> None:
+    then = {"release": {"root": root.format(place=place)}}
+    answer = asked(place, host, "host_steps", steps=steps(place, host, then))[host]
+    assert answer["changed"] and [one["live"]["release"] for one in answer["steps"]] == [OTHER, OTHER]
+
+
+def test_steps_foretell_and_do_nothing_in_check_mode(place: Path) -> None:
+    taken = steps(place, "far", {"release": {"root": f"{place}/far"}})
+    answer = asked(place, "far", "host_steps", steps=taken, check_mode=True)["far"]
+    assert answer["changed"] and answer["steps"][0]["switched"] and lives(place, "far") == RELEASE
+
+
+def test_steps_show_their_differences(place: Path) -> None:
+    taken = steps(place, "far", {"release": {"root": f"{place}/far"}})
+    answer = asked(place, "far", "host_steps", steps=taken, diff=True)["far"]
+    assert answer["diff"] == [{"before": {"live": RELEASE}, "after": {"live": OTHER}}]
+
+
+@pytest.mark.parametrize("host", ["near", "far"])
+def test_a_step_that_fails_is_the_last(place: Path, host: str) -> None:
+    taken = steps(place, host, {"release": {"root": f"{place}/nowhere"}})
+    answer = asked(place, host, "host_steps", steps=[*reversed(taken)])[host]
+    assert answer["failed"] and answer["msg"] == f"root: there is no directory {place}/nowhere"
+    assert answer["exit_code"] == 2 and len(answer["steps"]) == 1 and lives(place, host) == RELEASE
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ({"release": {"root": "/srv", "colour": "red"}}, "Unsupported parameters"),
+        ({"release": {"root": "/srv"}, "pm2_restart": {}}, "steps: release, pm2_restart must be one module"),
+        ({"rollback_plan": {}}, "steps: rollback_plan is not a module of this collection for hosts"),
+        ({"..files": {}}, "steps: ..files is not a module of this collection for hosts"),
+        ("release", "steps"),
+    ],
+)
+@pytest.mark.parametrize("host", ["near", "far"])
+def test_with_one_wrong_step_none_is_taken(place: Path, host: str, second: Any, said: str) -> None:
+    answer = asked(place, host, "host_steps", steps=steps(place, host, second))[host]
+    assert answer["failed"] and said in answer["msg"] and lives(place, host) == RELEASE
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,10 @@ def is_sent(action: str) -> bool:
     return issubclass(plugin.ActionModule, in_process.InProcessAction)
 
 
-@pytest.mark.parametrize("module", filter(is_sent, sorted(path.stem for path in ACTIONS.glob("*.py"))))
+@pytest.mark.parametrize("module", [path.stem for path in sorted(ACTIONS.glob("*.py")) if is_sent(path.stem)])
 def test_what_is_sent_of_a_module_is_enough_to_import_it(tmp_path: Path, module: str) -> None:
     sources = tmp_path / "sources.zip"
-    in_process._write_sources(sources, module)
+    in_process._write_sources(sources, [module])
     command = [sys.executable, "-I", "-S", "-c", IMPORT_ALL, sources]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -38,7 +38,7 @@ def test_what_is_sent_of_a_module_is_enough_to_import_it(tmp_path: Path, module:
 
 def test_what_a_module_does_not_import_is_not_sent(tmp_path: Path) -> None:
     sources = tmp_path / "sources.zip"
-    in_process._write_sources(sources, "pm2_restart")
+    in_process._write_sources(sources, ["pm2_restart"])
     sent = zipfile.ZipFile(sources).namelist()
     assert f"{PACKAGE}/modules/pm2_restart.py" in sent
     assert f"{PACKAGE}/module_utils/pm2.py" in sent

@@ -49,7 +49,7 @@ def test_what_roles_and_imported_files_do_is_below_their_step() -> None:
 
 def test_a_role_named_by_the_group_of_its_host_is_one_for_each_group() -> None:
     full = runbook.written("full_system")
-    assert full.index("Restart the application on it") < full.index("Restore the planned deployment")
+    assert full.index("restart the application on release") < full.index("Restore the planned deployment")
 
 
 def test_the_checklists_are_in_the_words_of_their_data() -> None:
