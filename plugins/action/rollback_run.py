@@ -101,12 +101,13 @@ class Request:
 
 
 def refuse_what_no_gate_can_ask(arguments: dict[str, Any]) -> None:
-    """BadInput where a line of the checklists has another form than it must, or a secret cannot be read here."""
-    from ansible_collections.marketsage.rollback.plugins.module_utils import probes  # noqa: PLC0415  for it loads slowly
+    """BadInput where a line of the checklists is not as it must be, or a secret that it may use cannot be read here."""
+    from ansible_collections.marketsage.rollback.plugins.module_utils import checks, probes  # noqa: PLC0415  slow to load
 
     forms.check("rollback_checklists", arguments["checklists"])
     for line in chain.from_iterable(arguments["checklists"].values()):
         probes.kind_of(line)
+        checks.refuse_unknown_names(line, arguments["secret_files"])
     if lacking := unreadable(arguments["secret_files"], "secret_files"):
         raise BadInput("; ".join(lacking))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -59,6 +60,35 @@ def at(asked: dict[str, Any], addresses: dict[str, dict[str, Any]]) -> dict[str,
         raise BadInput(f"addresses: {asked['url']} is asked, but addresses.{named[1]}.url does not say where")
     headers = {**(address.get("headers") or {}), **asked["headers"]}
     return {**asked, "url": address["url"] + asked["url"][named.end() :], "headers": headers}
+
+
+def refuse_unknown_names(check: dict[str, Any], secrets: Iterable[str]) -> None:
+    """BadInput where a check uses a <name> that is no secret and that none of its requests before saves.
+
+    It would be sent as it is written, and refused as a wrong password or an unknown record is.
+    """
+    known = {*secrets, "unique"}
+    for request in [*check.get("requests", []), *check.get("cleanup", [])]:
+        if unknown := sorted(_named(request) - known):
+            what = f"<{unknown[0]}>, which is none of secret_files and is not saved by an earlier request of it"
+            raise BadInput(f"checks: {check['name']!r} uses {what}")
+        known |= set(request.get("save") or {})
+
+
+def _named(request: dict[str, Any]) -> set[str]:
+    """The names that a request uses: anywhere in its URL behind the address and in its headers, as a whole in JSON."""
+    sent = [_AT.sub("", request["url"], count=1) if _AT.match(request["url"]) else request["url"]]
+    sent += (request.get("headers") or {}).values()
+    whole = [text for text in _texts(request.get("json")) if _AT.fullmatch(text)]
+    return {name for text in [*sent, *whole] for name in _AT.findall(text)}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 def make_request(request: dict[str, Any], known: dict[str, str], timeout: float) -> str:

@@ -398,6 +398,8 @@ def open_gate(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     secrets = {name: read_secret(path, f"secret_files.{name}") for name, path in params["secret_files"].items()}
     addresses = params["addresses"]
+    for check in params["checks"]:
+        checks.refuse_unknown_names(check, secrets)
     wanted = [checks.located(check, addresses) for check in params["checks"]]
     if params["release"]:
         wanted.insert(0, release_check(params["release"], params["release_url"], addresses))

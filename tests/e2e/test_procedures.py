@@ -202,6 +202,7 @@ UNREACHABLE = ("-e", "ansible_connection=ssh", "-e", "ansible_host=127.0.0.1", "
 UNKNOWN_GATE = ("-e", json.dumps({"rollback_policy": {**POLICY, "gate": {**POLICY["gate"], "passes": "three"}}}))
 NO_SUCH_CHECK = ("-e", json.dumps({"rollback_checklists": {"backend": [{"name": "up", "reqests": []}]}}))
 NO_SUCH_SECRET = ("-e", json.dumps({"smoke_secret_files": {"password": "/nowhere"}}))
+NO_SUCH_NAME = ("-e", json.dumps({"smoke_secret_files": {}}))
 BAD_INPUT = [
     (("-e", "severity=P9", "-e", "reason=testing"), 2, "severity: 'P9'"),
     (("-e", "reason=testing"), 2, "severity: ''"),
@@ -219,6 +220,7 @@ BAD_INPUT = [
     ((*SAID, "-i", "localhost,"), 2, "control_dir: "),
     ((*SAID, *UNKNOWN_GATE), 2, "rollback_policy: argument 'passes' is of type str"),
     ((*SAID, *NO_SUCH_CHECK), 2, "rollback_checklists: unknown: rollback_checklists.backend.reqests"),
+    ((*SAID, *NO_SUCH_NAME), 2, "checks: 'Authentication endpoints responding' uses <smoke_password>, which"),
 ]
 
 

@@ -178,6 +178,28 @@ def test_a_whole_url_stays_as_it_is() -> None:
     assert checks.located(asked, ADDRESSES) == asked
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        request("http://127.0.0.1:9/<id>"),
+        request("<api>/contacts/<id>"),
+        request("<api>/", headers={"Authorization": "Bearer <id>"}),
+        request("<api>/", json={"ids": [{"id": "<id>"}]}),
+    ],
+)
+def test_a_name_that_nothing_gives_is_bad_input(asked: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match="checks: 'a check' uses <id>, which is none of secret_files and is not saved"):
+        checks.refuse_unknown_names(check(asked), ["password"])
+    checks.refuse_unknown_names(check(asked), ["id"])
+    checks.refuse_unknown_names(check(request("<api>/", save={"id": "id"}), asked), [])
+    checks.refuse_unknown_names(check(request("<api>/", save={"id": "id"}), cleanup=[asked]), [])
+
+
+def test_what_only_looks_like_a_name_is_none() -> None:
+    asked = request("<api>/<unique>", json={"email": "<unique>@probe.invalid", "note": "<b>bold</b>"})
+    checks.refuse_unknown_names(check(asked), [])
+
+
 @pytest.mark.parametrize("name", ["app", "admin", "words"])
 def test_an_address_that_nothing_names_is_bad_input(name: str) -> None:
     with pytest.raises(BadInput, match=f"addresses: <{name}>/ is asked, but addresses.{name}.url does not say"):

@@ -88,6 +88,7 @@ def driver_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ([{"name": "up", "reqests": []}], {}, "unknown: rollback_checklists.backend.reqests"),
         ([{"name": "up"}], {}, "'up' must have exactly one of requests, sql"),
+        ([{"name": "up", "requests": [{"url": "<api>/<id>"}]}], {}, "'up' uses <id>, which is none of secret_files"),
         ([], {"password": "/nowhere"}, "secret_files.password: /nowhere cannot be read"),
     ],
 )
