@@ -77,13 +77,17 @@ def lap(layout: Layout, way: list[str]) -> float:
     stack.reset(layout, lambda _line: None)
     scenarios.break_(layout, "full-system", lambda _line: None)
     assert not stack.everything_answers(layout)
+    # npm leaves a pipe that it shares with others in a state in which Ansible does not start.
+    said = layout.directory / "benchmark.log"
     began = time.monotonic()
-    process = subprocess.Popen(
-        way, cwd=REPOSITORY, env=environment(layout), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+    with said.open("w") as log:
+        process = subprocess.Popen(
+            way, cwd=REPOSITORY, env=environment(layout), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
     while not stack.everything_answers(layout):
         if time.monotonic() - began > _LONGEST or process.poll() not in (None, 0):
-            raise SystemExit(f"{way[0]} did not bring everything back; it ended with {process.poll()}")
+            why = said.read_text()[-2000:]
+            raise SystemExit(f"{way[0]} did not bring everything back; it ended with {process.poll()}: {why}")
         time.sleep(0.1)
     healed = time.monotonic() - began
     if process.wait(_LONGEST) != 0:
