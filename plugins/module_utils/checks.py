@@ -68,19 +68,20 @@ def refuse_unknown_names(check: dict[str, Any], secrets: Iterable[str]) -> None:
     It would be sent as it is written, and refused as a wrong password or an unknown record is.
     """
     known = {*secrets, "unique"}
-    for request in [*check.get("requests", []), *check.get("cleanup", [])]:
-        if unknown := sorted(_named(request) - known):
+    requests = [*check.get("requests", []), *check.get("cleanup", []), check.get("session") or {}]
+    for asked in [*requests, *(check.get("browser") or {}).get("steps", [])]:
+        if unknown := sorted(_named(asked) - known):
             what = f"<{unknown[0]}>, which is none of secret_files and is not saved by an earlier request of it"
             raise BadInput(f"checks: {check['name']!r} uses {what}")
-        known |= set(request.get("save") or {})
+        known |= set(asked.get("save") or {})
 
 
-def _named(request: dict[str, Any]) -> set[str]:
-    """The names that a request uses: anywhere in its URL behind the address and in its headers, as a whole in JSON."""
-    sent = [_AT.sub("", request["url"], count=1) if _AT.match(request["url"]) else request["url"]]
-    sent += (request.get("headers") or {}).values()
-    whole = [text for text in _texts(request.get("json")) if _AT.fullmatch(text)]
-    return {name for text in [*sent, *whole] for name in _AT.findall(text)}
+def _named(asked: dict[str, Any]) -> set[str]:
+    """The names used: anywhere in a URL behind its address and in headers, but only as the whole of what is sent."""
+    url = asked.get("url", "")
+    said = [_AT.sub("", url, count=1) if _AT.match(url) else url, *(asked.get("headers") or {}).values()]
+    sent = [text for text in _texts([asked.get("json"), asked.get("value")]) if _AT.fullmatch(text)]
+    return {name for text in [*said, *sent] for name in _AT.findall(text)}
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -80,18 +80,16 @@ class HostAction(ActionBase):
 
     def carry_out(self, steps: list[Step], task_vars: dict[str, Any]) -> list[dict[str, Any]]:
         """What each step says, up to the first that fails; with wrong parameters of any, that one alone."""
-        local = self._connection.transport == "local" and not self._connection.become
-        python = None if local else self._python(task_vars)
-        if not local and not python:
-            return host_side.until_failed(self._by_ansible(step, task_vars) for step in steps)
-        checked = [self._as(_Checked, step) for step in steps]
-        if wrong := [result for result in checked if "params" not in result]:
+        said = [self._as(_Checked, step) for step in steps]
+        if wrong := [result for result in said if "params" not in result]:
             return wrong[:1]
-        steps = [Step(step.module, result["params"]) for step, result in zip(steps, checked, strict=True)]
-        if python:
-            results = self._over_connection(steps, python)
+        checked = [Step(step.module, result["params"]) for step, result in zip(steps, said, strict=True)]
+        if self._connection.transport == "local" and not self._connection.become:
+            results = host_side.until_failed(self._as(_Here, step) for step in checked)
+        elif python := self._python(task_vars):
+            results = self._over_connection(checked, python)
         else:
-            results = host_side.until_failed(self._as(_Here, step) for step in steps)
+            return host_side.until_failed(self._by_ansible(step, task_vars) for step in steps)
         for result in results:
             if not self._task.diff:
                 result.pop("diff", None)

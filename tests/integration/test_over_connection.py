@@ -183,6 +183,7 @@ def test_a_step_that_fails_is_the_last(place: Path, host: str) -> None:
     ("second", "said"),
     [
         ({"release": {"root": "/srv", "colour": "red"}}, "Unsupported parameters"),
+        ({"release": {"root": "~", "colour": "red"}}, "Unsupported parameters"),
         ({"release": {"root": "/srv"}, "pm2_restart": {}}, "steps: release, pm2_restart must be one module"),
         ({"rollback_plan": {}}, "steps: rollback_plan is not a module of this collection for hosts"),
         ({"..files": {}}, "steps: ..files is not a module of this collection for hosts"),

@@ -195,6 +195,19 @@ def test_a_name_that_nothing_gives_is_bad_input(asked: dict[str, Any]) -> None:
     checks.refuse_unknown_names(check(request("<api>/", save={"id": "id"}), cleanup=[asked]), [])
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"session": {"url": "<api>/login", "json": {"password": "<id>"}}},
+        {"browser": {"steps": [{"open": "http://127.0.0.1:9"}, {"fill": "input", "value": "<id>"}]}},
+    ],
+)
+def test_so_it_is_in_a_login_and_in_a_browser(asked: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match="uses <id>"):
+        checks.refuse_unknown_names(check(**asked), ["password"])
+    checks.refuse_unknown_names(check(**asked), ["id"])
+
+
 def test_what_only_looks_like_a_name_is_none() -> None:
     asked = request("<api>/<unique>", json={"email": "<unique>@probe.invalid", "note": "<b>bold</b>"})
     checks.refuse_unknown_names(check(asked), [])
