@@ -42,6 +42,8 @@ def filled(value: Any, known: dict[str, str]) -> Any:
     """`value` with each <name> replaced by what a secret or an earlier answer gave for it."""
     if isinstance(value, dict):
         return {key: filled(item, known) for key, item in value.items()}
+    if isinstance(value, list):
+        return [filled(item, known) for item in value]
     if isinstance(value, str):
         for name, text in known.items():
             value = value.replace(f"<{name}>", text)

@@ -18,11 +18,12 @@ class Service(BaseHTTPRequestHandler):
 
     answers: dict[str, list[tuple[int, Any]]]
     asked: list[str]
+    bodies: list[bytes]
 
     def answer(self) -> None:
         key = f"{self.command} {self.path}"
         type(self).asked.append(key)
-        self.rfile.read(int(self.headers.get("content-length", 0)))
+        type(self).bodies.append(self.rfile.read(int(self.headers.get("content-length", 0))))
         waiting = type(self).answers.get(key, [(404, {})])
         status, body = waiting.pop(0) if len(waiting) > 1 else waiting[0]
         payload = json.dumps(body).encode()
@@ -39,7 +40,7 @@ class Service(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def service() -> Iterator[Any]:
-    handler = type("Handler", (Service,), {"answers": {}, "asked": []})
+    handler = type("Handler", (Service,), {"answers": {}, "asked": [], "bodies": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     handler.url = f"http://127.0.0.1:{server.server_port}"
@@ -127,6 +128,15 @@ def test_a_secret_is_sent_and_never_shown(service: Any) -> None:
     result = checks.run_check(check(request(f"{service.url}/<password>")), {"password": "s3cret"})
     assert service.asked == ["GET /s3cret"]
     assert "s3cret" not in json.dumps(result)
+
+
+def test_a_secret_is_sent_wherever_the_body_has_its_name(service: Any) -> None:
+    service.answers = {"POST /login": [(200, {})]}
+    body = {"user": {"password": "<password>"}, "factors": [{"otp": "<password>"}, "<password>", 6]}
+    result = checks.run_check(check(request(f"{service.url}/login", method="POST", json=body)), {"password": "s3cret"})
+    assert result["status"] == "passed"
+    [sent] = service.bodies
+    assert json.loads(sent) == {"user": {"password": "s3cret"}, "factors": [{"otp": "s3cret"}, "s3cret", 6]}
 
 
 def test_a_secret_in_an_address_that_cannot_be_reached_is_not_shown() -> None:
