@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The attributes of modules that run on the controller, and those of the ones among them that only read."""
+    """What is common to modules that run on the controller, to those that only read, and to those that keep records."""
 
     DOCUMENTATION = r"""
 attributes:
@@ -25,4 +25,12 @@ attributes:
   diff_mode:
     description: It changes nothing.
     support: none
+"""
+
+    RECORD = r"""
+options:
+  control_dir:
+    description: The control host's record of the environment.
+    type: path
+    required: true
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The option of modules that change something on a host."""
+    """The option of modules that change something on a host, and where most of them run."""
 
     DOCUMENTATION = r"""
 options:
@@ -26,4 +26,9 @@ options:
         description: Where this host keeps its lock, the highest fencing number it has seen, and the journal.
         type: path
         required: true
+attributes:
+  platform:
+    description: Where it runs.
+    support: full
+    platforms: posix
 """

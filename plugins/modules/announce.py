@@ -26,10 +26,6 @@ options:
     type: str
     choices: [begun, proposed, acknowledged]
     required: true
-  control_dir:
-    description: The control host's record of the environment.
-    type: path
-    required: true
   run:
     description: The id of the run. Required but with O(state=proposed).
     type: str
@@ -70,6 +66,7 @@ author:
   - MarketSage (@marketsage)
 extends_documentation_fragment:
   - marketsage.rollback.controller
+  - marketsage.rollback.controller.record
 """
 
 EXAMPLES = r"""

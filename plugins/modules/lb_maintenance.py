@@ -190,10 +190,6 @@ attributes:
   diff_mode:
     description: Shows state, text and owner before and after.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 notes:
   - Putting the page up is the one change that is made even where the journal, the lock or the map file cannot be
     written, for example on a full disk. It warns instead.

@@ -20,10 +20,6 @@ options:
     type: str
     choices: [listed, sent, dropped]
     required: true
-  control_dir:
-    description: The control host's record of the environment.
-    type: path
-    required: true
   id:
     description: A message. Required with O(state=dropped).
     type: str
@@ -42,6 +38,7 @@ author:
   - MarketSage (@marketsage)
 extends_documentation_fragment:
   - marketsage.rollback.controller
+  - marketsage.rollback.controller.record
 """
 
 EXAMPLES = r"""

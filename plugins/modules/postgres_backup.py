@@ -89,10 +89,6 @@ attributes:
   diff_mode:
     description: A backup has nothing to compare with.
     support: none
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 extends_documentation_fragment:
   - marketsage.rollback.run
 """

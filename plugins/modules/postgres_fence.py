@@ -51,10 +51,6 @@ attributes:
   diff_mode:
     description: Shows who may connect and what is read-only.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 extends_documentation_fragment:
   - marketsage.rollback.run
 """

@@ -90,10 +90,6 @@ attributes:
   diff_mode:
     description: What is lost is told in RV(loss).
     support: none
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 extends_documentation_fragment:
   - marketsage.rollback.run
 """

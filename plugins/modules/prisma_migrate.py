@@ -88,10 +88,6 @@ attributes:
   diff_mode:
     description: Shows the SQL and how many rows are at risk.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 extends_documentation_fragment:
   - marketsage.rollback.run
 """

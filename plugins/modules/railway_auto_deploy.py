@@ -31,10 +31,6 @@ attributes:
   diff_mode:
     description: Shows whether it is on, before and after.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 extends_documentation_fragment:
   - marketsage.rollback.railway
   - marketsage.rollback.run

@@ -47,10 +47,6 @@ attributes:
   diff_mode:
     description: Shows the live deployment before and after.
     support: full
-  platform:
-    description: Runs wherever Railway's API can be reached.
-    platforms: posix
-    support: full
 extends_documentation_fragment:
   - marketsage.rollback.railway
   - marketsage.rollback.run

@@ -86,10 +86,6 @@ attributes:
   diff_mode:
     description: Shows the number of sessions and of other keys.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 extends_documentation_fragment:
   - marketsage.rollback.run
 """

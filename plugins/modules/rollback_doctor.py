@@ -11,10 +11,6 @@ description:
     to check approvals. Nothing of it needs the internet.
   - Runs on the controller.
 options:
-  control_dir:
-    description: The control host's record of the environment. It is made where it is missing.
-    type: path
-    required: true
   catalogue:
     description: The services, C(playbooks/group_vars/all/services.yml).
     type: dict
@@ -58,6 +54,7 @@ author:
   - MarketSage (@marketsage)
 extends_documentation_fragment:
   - marketsage.rollback.controller
+  - marketsage.rollback.controller.record
   - marketsage.rollback.controller.reads
 """
 

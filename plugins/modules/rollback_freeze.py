@@ -16,10 +16,6 @@ options:
     type: str
     choices: [frozen, lifted, asked]
     required: true
-  control_dir:
-    description: The control host's record of the environment.
-    type: path
-    required: true
   reason:
     description: Why, in one line. Required with O(state=frozen).
     type: str
@@ -42,6 +38,7 @@ author:
   - MarketSage (@marketsage)
 extends_documentation_fragment:
   - marketsage.rollback.controller
+  - marketsage.rollback.controller.record
 """
 
 EXAMPLES = r"""

@@ -10,10 +10,6 @@ description:
   - Copies what the run journalled on a host into O(control_dir), by one command over the host's connection.
   - A host on which the run changed nothing has no journal; nothing is kept then.
 options:
-  control_dir:
-    description: The control host's record of the environment.
-    type: path
-    required: true
   run_id:
     description: The run.
     type: str
@@ -38,6 +34,8 @@ attributes:
     platforms: posix
 author:
   - MarketSage (@marketsage)
+extends_documentation_fragment:
+  - marketsage.rollback.controller.record
 """
 
 EXAMPLES = r"""

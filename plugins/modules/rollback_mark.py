@@ -10,10 +10,6 @@ description:
   - A release marked bad is never chosen by itself; one marked good is chosen first, and stays where it is live.
   - The mark is recorded in the name of who is logged in.
 options:
-  control_dir:
-    description: The control host's record of the environment.
-    type: path
-    required: true
   release:
     description: The release, by its id, commit, tag or deployment.
     type: str
@@ -49,6 +45,7 @@ author:
   - MarketSage (@marketsage)
 extends_documentation_fragment:
   - marketsage.rollback.controller
+  - marketsage.rollback.controller.record
 """
 
 EXAMPLES = r"""

@@ -66,10 +66,6 @@ options:
   expected_hash:
     description: The hash of the plan that was agreed to; any other plan is refused.
     type: str
-  control_dir:
-    description: The control host's record of the environment.
-    type: path
-    required: true
   policy:
     description: The decision matrix, C(playbooks/group_vars/all/policy.yml).
     type: dict
@@ -196,6 +192,7 @@ author:
   - MarketSage (@marketsage)
 extends_documentation_fragment:
   - marketsage.rollback.controller
+  - marketsage.rollback.controller.record
   - marketsage.rollback.controller.reads
 """
 

@@ -18,10 +18,6 @@ options:
     type: str
     choices: [listed, shown, proposed, audited]
     required: true
-  control_dir:
-    description: The control host's record of the environment.
-    type: path
-    required: true
   run_id:
     description: The run. Required with O(state=shown).
     type: str
@@ -29,6 +25,7 @@ author:
   - MarketSage (@marketsage)
 extends_documentation_fragment:
   - marketsage.rollback.controller
+  - marketsage.rollback.controller.record
   - marketsage.rollback.controller.reads
 """
 

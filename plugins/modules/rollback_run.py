@@ -31,10 +31,6 @@ options:
     type: str
     choices: [status, opened, next, gated, withdrawn, closed]
     required: true
-  control_dir:
-    description: The control host's record of the environment.
-    type: path
-    required: true
   plan:
     description: The plan. Required with O(state=opened).
     type: dict
@@ -141,6 +137,7 @@ author:
   - MarketSage (@marketsage)
 extends_documentation_fragment:
   - marketsage.rollback.controller
+  - marketsage.rollback.controller.record
 """
 
 EXAMPLES = r"""

@@ -22,10 +22,6 @@ options:
     type: str
     choices: [begun, looked, judged]
     required: true
-  control_dir:
-    description: The control host's record of the environment.
-    type: path
-    required: true
   run_id:
     description: The run, which must have ended.
     type: str
@@ -73,6 +69,7 @@ author:
   - MarketSage (@marketsage)
 extends_documentation_fragment:
   - marketsage.rollback.controller
+  - marketsage.rollback.controller.record
 """
 
 EXAMPLES = r"""
