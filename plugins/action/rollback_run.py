@@ -101,13 +101,16 @@ class Request:
 
 
 def refuse_what_no_gate_can_ask(arguments: dict[str, Any]) -> None:
-    """BadInput where a line of the checklists is not as it must be, or a secret that it may use cannot be read here."""
+    """BadInput where a line of the checklists is not as it must be, or where it is asked or a secret is not known."""
     from ansible_collections.marketsage.rollback.plugins.module_utils import checks, probes  # noqa: PLC0415  slow to load
 
     forms.check("rollback_checklists", arguments["checklists"])
     for line in chain.from_iterable(arguments["checklists"].values()):
         probes.kind_of(line)
         checks.refuse_unknown_names(line, arguments["secret_files"])
+    for asked in arguments["asked"].values():
+        for line in asked["checks"]:
+            checks.refuse_unknown_addresses(line, asked["addresses"])
     if lacking := unreadable(arguments["secret_files"], "secret_files"):
         raise BadInput("; ".join(lacking))
 
@@ -261,6 +264,7 @@ class ActionModule(control_action.ControlAction):
         "control_dir": {"type": "path", "required": True},
         "plan": {"type": "dict"},
         "checklists": {"type": "dict", "default": {}},
+        "asked": {"type": "dict", "default": {}},
         "secret_files": {"type": "dict", "default": {}, "no_log": False},
         "run_id": {"type": "str"},
         "takeover": {"type": "str"},

@@ -52,14 +52,28 @@ def located(check: dict[str, Any], addresses: dict[str, dict[str, Any]]) -> dict
 
 def at(asked: dict[str, Any], addresses: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What is asked, at the address that its `url` begins with, if it does."""
-    named = _AT.match(asked["url"])
-    if not named:
+    address = _address(asked["url"], addresses)
+    if address is None:
         return asked
+    headers = {**(address.get("headers") or {}), **asked["headers"]}
+    return {**asked, "url": address["url"] + _AT.sub("", asked["url"], count=1), "headers": headers}
+
+
+def _address(url: str, addresses: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """The address that a URL begins with, if it begins with one's <name>."""
+    named = _AT.match(url)
+    if not named:
+        return None
     address = addresses.get(named[1])
     if not isinstance(address, dict) or not address.get("url"):
-        raise BadInput(f"addresses: {asked['url']} is asked, but addresses.{named[1]}.url does not say where")
-    headers = {**(address.get("headers") or {}), **asked["headers"]}
-    return {**asked, "url": address["url"] + asked["url"][named.end() :], "headers": headers}
+        raise BadInput(f"addresses: {url} is asked, but addresses.{named[1]}.url does not say where")
+    return address
+
+
+def refuse_unknown_addresses(check: dict[str, Any], addresses: dict[str, dict[str, Any]]) -> None:
+    """BadInput where a check asks at an address that is none of these."""
+    for asked in _requests(check):
+        _address(asked.get("url", ""), addresses)
 
 
 def refuse_unknown_names(check: dict[str, Any], secrets: Iterable[str]) -> None:
@@ -68,12 +82,16 @@ def refuse_unknown_names(check: dict[str, Any], secrets: Iterable[str]) -> None:
     It would be sent as it is written, and refused as a wrong password or an unknown record is.
     """
     known = {*secrets, "unique"}
-    requests = [*check.get("requests", []), *check.get("cleanup", []), check.get("session") or {}]
-    for asked in [*requests, *(check.get("browser") or {}).get("steps", [])]:
+    for asked in [*_requests(check), *(check.get("browser") or {}).get("steps", [])]:
         if unknown := sorted(_named(asked) - known):
             what = f"<{unknown[0]}>, which is none of secret_files and is not saved by an earlier request of it"
             raise BadInput(f"checks: {check['name']!r} uses {what}")
         known |= set(asked.get("save") or {})
+
+
+def _requests(check: dict[str, Any]) -> list[dict[str, Any]]:
+    """All that a check may send, as it is written."""
+    return [*check.get("requests", []), *check.get("cleanup", []), check.get("session") or {}]
 
 
 def _named(asked: dict[str, Any]) -> set[str]:

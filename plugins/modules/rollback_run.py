@@ -40,6 +40,12 @@ options:
         so that one which cannot be asked is told before users meet the maintenance page.
     type: dict
     default: {}
+  asked:
+    description:
+      - By where they are asked, those lines that the gates ask (C(checks)) and where their URLs begin there
+        (C(addresses)). With O(state=opened) each of their addresses must be known.
+    type: dict
+    default: {}
   secret_files:
     description: Private files on this host that the lines need, by name. With O(state=opened) they must be readable.
     type: dict

@@ -201,6 +201,7 @@ def test_a_destructive_migration_goes_back_with_the_code_and_loses_no_row(sandbo
 UNREACHABLE = ("-e", "ansible_connection=ssh", "-e", "ansible_host=127.0.0.1", "-e", "ansible_port=9")
 UNKNOWN_GATE = ("-e", json.dumps({"rollback_policy": {**POLICY, "gate": {**POLICY["gate"], "passes": "three"}}}))
 NO_SUCH_CHECK = ("-e", json.dumps({"rollback_checklists": {"backend": [{"name": "up", "reqests": []}]}}))
+NO_SUCH_ADDRESS = ("-e", json.dumps({"backend_addresses": {"ap": {"url": "x"}}}))
 NO_SUCH_SECRET = ("-e", json.dumps({"smoke_secret_files": {"password": "/nowhere"}}))
 NO_SUCH_NAME = ("-e", json.dumps({"smoke_secret_files": {}}))
 BAD_INPUT = [
@@ -220,6 +221,7 @@ BAD_INPUT = [
     ((*SAID, "-i", "localhost,"), 2, "control_dir: "),
     ((*SAID, *UNKNOWN_GATE), 2, "rollback_policy: argument 'passes' is of type str"),
     ((*SAID, *NO_SUCH_CHECK), 2, "rollback_checklists: unknown: rollback_checklists.backend.reqests"),
+    ((*SAID, *NO_SUCH_ADDRESS), 2, "addresses: <api>/api/v2/health is asked, but addresses.api.url does not say where"),
     ((*SAID, *NO_SUCH_NAME), 2, "checks: 'Authentication endpoints responding' uses <smoke_password>, which"),
 ]
 

@@ -83,18 +83,27 @@ def driver_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_module, "process_start", lambda pid: None)
 
 
+SESSION = {"url": "<ap>/login", "json": {}, "cookie": "sid", "url_file": "/etc/redis_url"}
+
+
 @pytest.mark.parametrize(
     ("lines", "secrets", "said"),
     [
         ([{"name": "up", "reqests": []}], {}, "unknown: rollback_checklists.backend.reqests"),
         ([{"name": "up"}], {}, "'up' must have exactly one of requests, sql"),
         ([{"name": "up", "requests": [{"url": "<api>/<id>"}]}], {}, "'up' uses <id>, which is none of secret_files"),
+        ([{"name": "up", "requests": [{"url": "<ap>/up"}]}], {}, "<ap>/up is asked, but addresses.ap.url does not say"),
+        ([{"name": "up", "requests": [{"url": "<app>/"}]}], {}, "<app>/ is asked, but addresses.app.url does not say"),
+        ([{"name": "in", "session": SESSION}], {}, "<ap>/login is asked, but addresses.ap.url does not say"),
         ([], {"password": "/nowhere"}, "secret_files.password: /nowhere cannot be read"),
     ],
 )
 def test_what_no_gate_can_ask_is_bad_input_before_the_lock_is_taken(lines: Any, secrets: Any, said: str) -> None:
+    asked = {"api-1": {"checks": lines, "addresses": {"api": {"url": "http://127.0.0.1:3000"}, "app": {"url": ""}}}}
     with pytest.raises(BadInput, match=said):
-        rollback_run.refuse_what_no_gate_can_ask({"checklists": {"backend": lines}, "secret_files": secrets})
+        rollback_run.refuse_what_no_gate_can_ask(
+            {"checklists": {"backend": lines}, "asked": asked, "secret_files": secrets}
+        )
 
 
 def test_what_requires_an_approval_is_proposed_and_not_begun(control: Control) -> None:
