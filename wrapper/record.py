@@ -70,12 +70,16 @@ def show_run(run: dict[str, Any]) -> None:
 
 
 def show_checks(results: list[dict[str, Any]]) -> None:
-    """Each check with what was seen."""
-    table = _table("", "", "")
+    """Each check with what was seen; in a terminal that has one line where the check passed."""
+    console = Console()
+    width = max((len(result["name"]) for result in results), default=0)
     for result in results:
         sign, style = _CHECKS[result["status"]]
-        table.add_row(Text(sign, style), result["name"], Text(str(result["evidence"]), "dim"))
-    Console().print(table)
+        line = Text.assemble((sign, style), f"  {result['name']:{width}}  ", (str(result["evidence"]), "dim"))
+        if console.is_terminal and result["status"] == "passed":
+            console.print(line, no_wrap=True, overflow="ellipsis")
+        else:
+            console.print(line, soft_wrap=True)
 
 
 def show_people(people: dict[str, dict[str, Any]]) -> None:
