@@ -189,10 +189,13 @@ def test_ctrl_c_stops_at_a_safe_boundary_and_resume_goes_on(sandbox: Sandbox) ->
     terminal.see("STOPPED")
     assert terminal.end() == 130
     assert sandbox.is_locked()
-    resumed = sandbox.rollback("resume", run)
-    assert resumed.returncode == 0, resumed.stdout
+    resumed = sandbox.rollback("resume")
+    assert (resumed.returncode, f"DONE: {run}" in resumed.stdout) == (0, True), resumed.stdout
     assert set(sandbox.live().values()) == {GOOD}
     assert not sandbox.is_locked()
+    assert answer(sandbox.rollback("show", "--json"))["run"] == run
+    refused = sandbox.rollback("resume")
+    assert (refused.returncode, "run_id: no run is open" in refused.stderr) == (2, True)
 
 
 def left_alone(sandbox: Sandbox) -> str:

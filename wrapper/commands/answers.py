@@ -26,6 +26,28 @@ def answer(playbook: str, inventory: Path, /, *, check: bool, **variables: Any) 
     return found
 
 
+def open_run(run_id: str | None, inventory: Path) -> str:
+    """The run that is named, else the one that is open."""
+    return run_id or _newest([run for run in _runs(inventory) if run["state"] == "open"], "no run is open")
+
+
+def newest_run(run_id: str | None, inventory: Path) -> str:
+    """The run that is named, else the newest."""
+    return run_id or _newest(_runs(inventory), "there was no run yet")
+
+
+def _runs(inventory: Path) -> list[dict[str, Any]]:
+    """Every run, newest first."""
+    runs: list[dict[str, Any]] = answer("record.yml", inventory, check=True)["runs"]
+    return runs
+
+
+def _newest(runs: list[dict[str, Any]], where_none: str) -> str:
+    if not runs:
+        raise click.UsageError(f"run_id: {where_none}")
+    return str(runs[0]["run"])
+
+
 def print_json(**told: Any) -> None:
     click.echo(json.dumps({"version": _VERSION, **told}))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from ansible_collections.marketsage.rollback.wrapper import policy
 from ansible_collections.marketsage.rollback.wrapper.commands import answers, options
-from ansible_collections.marketsage.rollback.wrapper.commands.options import INVENTORY, JSON, RUN
+from ansible_collections.marketsage.rollback.wrapper.commands.options import INVENTORY, JSON, OPTIONAL_RUN
 
 # What renders is imported where it is used, so that --help stays quick.
 # ruff: noqa: PLC0415
@@ -47,15 +47,19 @@ def lint(document: Path, as_json: bool) -> None:
 
 
 @click.command()
-@RUN
+@OPTIONAL_RUN
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Where to [default: with the run's record].")  # fmt: skip
 @INVENTORY
 @JSON
-def report(run_id: str, output: Path | None, inventory: Path, as_json: bool) -> None:
-    """Write what is known of RUN as report.md and report.html, with a draft of the post-mortem."""
+def report(run_id: str | None, output: Path | None, inventory: Path, as_json: bool) -> None:
+    """Write what is known of RUN as report.md and report.html, with a draft of the post-mortem.
+
+    Without RUN it is the newest.
+    """
     from ansible_collections.marketsage.rollback.wrapper import report as writer
 
+    run_id = answers.newest_run(run_id, inventory)
     options.procedure_of(run_id)
     found = answers.answer("record.yml", inventory, check=True, record_state="shown", run_id=run_id)
     directory = output or Path(found["shown"]["directory"])

@@ -8,7 +8,7 @@ import click
 from ansible_collections.marketsage.rollback.plugins.module_utils import validate
 from ansible_collections.marketsage.rollback.wrapper import completion
 from ansible_collections.marketsage.rollback.wrapper.commands import answers, options
-from ansible_collections.marketsage.rollback.wrapper.commands.options import INVENTORY, JSON, RUN
+from ansible_collections.marketsage.rollback.wrapper.commands.options import INVENTORY, JSON, OPTIONAL_RUN
 
 # ruff: noqa: PLC0415
 
@@ -62,30 +62,33 @@ def history(inventory: Path, as_json: bool) -> None:
 
 
 @click.command()
-@RUN
+@OPTIONAL_RUN
 @INVENTORY
 @JSON
-def show(run_id: str, inventory: Path, as_json: bool) -> None:
-    """Show everything that is on record of RUN."""
+def show(run_id: str | None, inventory: Path, as_json: bool) -> None:
+    """Show everything that is on record of RUN. Without RUN it is the newest."""
     from ansible_collections.marketsage.rollback.wrapper import record
 
+    run_id = answers.newest_run(run_id, inventory)
     options.procedure_of(run_id)
     found = answers.answer("record.yml", inventory, check=True, record_state="shown", run_id=run_id)
     answers.print_json(**found["shown"]) if as_json else record.show_run(found["shown"])
 
 
 @click.command()
-@RUN
+@OPTIONAL_RUN
 @click.option("--for", "duration", metavar="90s|30m|2h", help="For how long [default: as the policy says].")
 @INVENTORY
 @JSON
-def watch(run_id: str, duration: str | None, inventory: Path, as_json: bool) -> None:
+def watch(run_id: str | None, duration: str | None, inventory: Path, as_json: bool) -> None:
     """Watch how it goes after RUN against the time before the bad release, and judge it.
 
-    It is told to those on call and exits with 5 where it is worse again, with 30 where that cannot be told.
+    It is told to those on call and exits with 5 where it is worse again, with 30 where that cannot be told. Without RUN
+    it is the newest.
     """
     from ansible_collections.marketsage.rollback.wrapper import operation
 
+    run_id = answers.newest_run(run_id, inventory)
     options.procedure_of(run_id)
     seconds = options.seconds(duration, "for") if duration else None
     sys.exit(operation.watch(run_id, inventory, seconds, as_json))

@@ -9,7 +9,14 @@ import click
 from ansible_collections.marketsage.rollback.plugins.module_utils import validate
 from ansible_collections.marketsage.rollback.wrapper import completion, policy
 from ansible_collections.marketsage.rollback.wrapper.commands import answers, options
-from ansible_collections.marketsage.rollback.wrapper.commands.options import INVENTORY, JSON, REASON, RUN, WORDS
+from ansible_collections.marketsage.rollback.wrapper.commands.options import (
+    INVENTORY,
+    JSON,
+    OPTIONAL_RUN,
+    REASON,
+    RUN,
+    WORDS,
+)
 
 # Everything else is imported where it is used, so that --help stays quick.
 # ruff: noqa: PLC0415
@@ -132,12 +139,13 @@ def _go_on(run_id: str, inventory: Path, as_json: bool, /, **variables: Any) -> 
 
 
 @click.command()
-@RUN
+@OPTIONAL_RUN
 @WORDS
 @INVENTORY
 @JSON
-def resume(run_id: str, words: tuple[str, ...], inventory: Path, as_json: bool) -> None:
-    """Go on with your interrupted or held RUN, with the plan that it pinned."""
+def resume(run_id: str | None, words: tuple[str, ...], inventory: Path, as_json: bool) -> None:
+    """Go on with your interrupted or held RUN, with the plan that it pinned. Without RUN it is the open one."""
+    run_id = answers.open_run(run_id, inventory)
     said = options.said_words(options.procedure_of(run_id), words)
     _go_on(run_id, inventory, as_json, run_id=run_id, **said)
 
@@ -174,13 +182,14 @@ def undo(run_id: str, reason: str, severity: str, inventory: Path, as_json: bool
 
 
 @click.command()
-@RUN
+@OPTIONAL_RUN
 @INVENTORY
 @JSON
-def attach(run_id: str, inventory: Path, as_json: bool) -> None:
-    """Watch RUN from this terminal until it ends; Ctrl-C leaves it alone."""
+def attach(run_id: str | None, inventory: Path, as_json: bool) -> None:
+    """Watch RUN from this terminal until it ends; Ctrl-C leaves it alone. Without RUN it is the open one."""
     from ansible_collections.marketsage.rollback.wrapper import operation
 
+    run_id = answers.open_run(run_id, inventory)
     options.procedure_of(run_id)
     found = answers.answer("record.yml", inventory, check=True, record_state="shown", run_id=run_id)
     sys.exit(operation.follow_record(Path(found["shown"]["directory"]), as_json).exit_code)

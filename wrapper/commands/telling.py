@@ -67,10 +67,11 @@ def _show(found: dict[str, Any], as_json: bool) -> None:
 
 
 @click.command()
-@options.RUN
+@options.OPTIONAL_RUN
 @options.INVENTORY
-def ack(run_id: str, inventory: Path) -> None:
-    """Say that you look after RUN, so that nobody else is woken."""
+def ack(run_id: str | None, inventory: Path) -> None:
+    """Say that you look after RUN, so that nobody else is woken. Without RUN it is the open one."""
+    run_id = answers.open_run(run_id, inventory)
     options.procedure_of(run_id)
     found = answers.answer("acknowledge.yml", inventory, check=False, run_id=run_id)
     click.echo(f"{run_id}: {'you look after it' if found['changed'] else 'it has ended, or somebody has it already'}")
