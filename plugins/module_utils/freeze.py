@@ -30,8 +30,9 @@ def load(path: str) -> dict[str, Any]:
 
 
 def active(path: str) -> list[dict[str, Any]]:
-    """The entries that hold deploys back now."""
-    return [entry for entry in load(path).values() if entry["until"] is None or entry["until"] > now()]
+    """The entries that hold deploys back now, the one that does so longest first."""
+    held = [entry for entry in load(path).values() if entry["until"] is None or entry["until"] > now()]
+    return sorted(held, key=lambda entry: (entry["until"] is None, entry["until"]), reverse=True)
 
 
 def put(path: str, name: str, *, by: str, reason: str, seconds: int | None) -> dict[str, Any]:

@@ -145,6 +145,17 @@ def test_deploys_are_frozen_while_a_run_is_open_and_for_a_while_after_it(control
     assert rollback_freeze.asked(control) == {"changed": False, "run": None}
 
 
+def test_what_holds_deploys_back_longest_is_said_first(control: Control) -> None:
+    Path(control.directory).mkdir()
+    for name, seconds in (("short", 60), ("open run", None), ("long", 3600), ("another run", None)):
+        freeze.put(control.freeze_file, name, by="lea", reason=name, seconds=seconds)
+    reasons = [entry["reason"] for entry in freeze.active(control.freeze_file)]
+    assert ({*reasons[:2]}, reasons[2:]) == ({"open run", "another run"}, ["long", "short"])
+    freeze.lift(control.freeze_file, ["open run", "another run"])
+    with pytest.raises(Refused, match=r"deploys are frozen by lea .*: long"):
+        rollback_freeze.asked(control)
+
+
 def test_after_a_backup_deploys_go_on_at_once(control: Control) -> None:
     run = opened(control, {**resolved(control), "takes_backup": True})["run"]
     with pytest.raises(Refused):
