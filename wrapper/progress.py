@@ -71,7 +71,8 @@ class Progress:
             self.ending.stopped = "where no change was under way"
         if exit_code == QUEUED:
             self.ending.undelivered = ["how it ended"]
-        return self._happening("ended", exit_code=exit_code, run=run.get("id"), lines=self.ending.said(exit_code))
+        said = {"status": self.ending.status, "lines": self.ending.said(exit_code)}
+        return self._happening("ended", exit_code=exit_code, run=run.get("id"), **said)
 
     def _happening(self, kind: str, **values: Any) -> Happening:
         return {"version": VERSION, "event": kind, "elapsed": round(self.elapsed(), 2), **values}

@@ -21,6 +21,7 @@ class Scene:
         self.plan: dict[str, Any] = {}
         self.schema: dict[str, Any] = {}
         self.run: str | None = None
+        self.status: str | None = None
         self.watch: dict[str, Any] = {}
         self.awaited = ""
         self.batch = ""
@@ -82,6 +83,7 @@ class Scene:
 
     def _ended(self, happening: Happening) -> None:
         self.run, self.exit_code = happening["run"] or self.run, happening["exit_code"]
+        self.status = happening["status"]
 
     def _step(self, happening: Happening) -> Step:
         return next(step for step in self.steps if step.name == happening["step"])

@@ -64,8 +64,11 @@ WHERE y.typnamespace = to_regnamespace(%(archive)s) AND t.relnamespace <> y.typn
 
 
 def name_for(run_id: str) -> str:
-    """The schema's name for a run's id; the date and the last digits stay where it would be too long."""
-    name = _PREFIX + re.sub(r"[^a-z0-9]", "_", run_id.lower())
+    """The schema's name for a run's id; the date and the last digits stay where it would be too long.
+
+    The run that is not there yet has a name that only shows what is to come.
+    """
+    name = _PREFIX + (re.sub(r"[^a-z0-9]", "_", run_id.lower()) or "<run>")
     return name if len(name) <= _LONGEST_NAME - 3 else f"{name[:_LONGEST_NAME - 8]}_{name[-4:]}"
 
 

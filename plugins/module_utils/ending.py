@@ -12,7 +12,10 @@ ABORTED = 21
 UNKNOWN = 30
 INTERRUPTED = 130
 _ERROR = re.compile(r"(?:\x1b\[[\d;]*m)?\[?ERROR\]?: *([^\x1b\r\n]+)")
+_PLANNED = ["PLANNED: nothing was changed"]
 _WITHOUT_A_RUN = {
+    "new": _PLANNED,
+    "resumed": _PLANNED,
     "nothing": ["DONE: nothing to change"],
     "proposed": ["PROPOSED: nothing was changed; it waits for whoever carries it out"],
 }

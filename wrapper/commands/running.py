@@ -1,6 +1,7 @@
 """Commands that carry a rollback out, watch it, go on with it or take it back."""
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,10 @@ def _carry_out(procedure: str, inventory: Path, variables: dict[str, Any], check
 @INVENTORY
 @JSON
 def plan(service: str, inventory: Path, as_json: bool, **said: Any) -> None:
-    sys.exit(_carry_out(service, inventory, request(service, **said), True, as_json).exit_code)
+    scene = _carry_out(service, inventory, request(service, **said), True, as_json)
+    if scene.status == "new" and not as_json:
+        click.echo(f"NEXT: carry it out: {shlex.join(['rollback', 'run', *sys.argv[2:]])}")
+    sys.exit(scene.exit_code)
 
 
 @click.command(help=f"Roll SERVICE back: P0 at once, else after showing the plan and asking.\n\n{_SERVICE}")

@@ -52,6 +52,8 @@ def test_where_nothing_was_decided_ansibles_own_exit_code_stands() -> None:
     assert ending({"msg": "undefined variable"}).exit_code() is None
     assert ending({"status": "nothing", "run": None}).exit_code() is None
     assert ending({"status": "nothing", "run": None}).lines() == ["DONE: nothing to change"]
+    assert ending({"status": "new", "run": None}).exit_code() is None
+    assert ending({"status": "new", "run": None}).lines() == ["PLANNED: nothing was changed"]
 
 
 @pytest.mark.parametrize(("results", "said"), [([], "Nothing was changed"), ([OPENED], "rollback abort")])
