@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_LABEL = 13
+_LABEL, _RELEASE = 13, 12
 _MARK_STYLES = {"good": "green", "bad": "red"}
 
 
@@ -22,6 +22,8 @@ def show(found: dict[str, Any]) -> None:
     console.print(_aligned(_lines(found)))
     for service, hosts in found["services"].items():
         console.print(service_table(service, hosts, found))
+        for line in unread_lines(hosts, found):
+            console.print(line, soft_wrap=not console.is_terminal)
 
 
 def _lines(found: dict[str, Any]) -> Iterator[Text]:
@@ -103,31 +105,43 @@ def service_table(service: str, hosts: list[str], found: dict[str, Any]) -> Tabl
     """What is live on each host of a service, then what it could go back to."""
     table = Table(title=service, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     table.add_column(no_wrap=True, min_width=max(len(f"live {host}") for host in ["", *hosts]))
-    for column in ("release", "tag", "since", "known", "schema", "kept"):
+    table.add_column("release", no_wrap=True, min_width=_RELEASE)
+    for column in ("tag", "since", "known", "schema", "kept"):
         table.add_column(column, no_wrap=True)
     for host in hosts:
-        read = found["reports"].get(host) or {}
-        live = read.get("live")
-        if not live:
-            table.add_row(f"live {host}", Text(f"unknown: {read.get('msg', 'not read')}", style="yellow"))
-            continue
-        table.add_row(f"live {host}", *_release(service, live, found))
+        live = _live(host, found)
+        told = _release(service, live, found) if live else (Text("unknown", style="yellow"),)
+        table.add_row(f"live {host}", *told)
     for candidate in _candidates(hosts, found):
         table.add_row("restore", *_release(service, candidate, found), kept(candidate, hosts, found))
     return table
+
+
+def unread_lines(hosts: list[str], found: dict[str, Any]) -> list[Text]:
+    """Why it is not known what is live on a host, a line each."""
+    unread = [host for host in hosts if not _live(host, found)]
+    why = {host: (found["reports"].get(host) or {}).get("msg", "not read") for host in unread}
+    return [Text(f"{host}: {said}", style="yellow") for host, said in why.items()]
+
+
+def _live(host: str, found: dict[str, Any]) -> dict[str, Any] | None:
+    live: dict[str, Any] | None = (found["reports"].get(host) or {}).get("live")
+    return live
 
 
 def kept(candidate: dict[str, Any], hosts: list[str], found: dict[str, Any]) -> Text:
     """Where a release is built, or for how long its image is kept: what is not must be built before it can run."""
     if "can_rollback" in candidate:
         return _image(candidate["can_rollback"], candidate.get("retention_left"))
+    reports = {host: found["reports"].get(host) or {} for host in hosts}
+    known = {host: report["candidates"] for host, report in reports.items() if "candidates" in report}
     built = [
         host
-        for host in hosts
-        for one in (found["reports"].get(host) or {}).get("candidates", [])
+        for host, candidates in known.items()
+        for one in candidates
         if one["commit"] == candidate["commit"] and one["built"]
     ]
-    if len(built) == len(hosts):
+    if len(built) == len(known):
         return Text("built", style="green")
     return Text(f"built on {', '.join(built)} alone" if built else "to be built", style="yellow")
 

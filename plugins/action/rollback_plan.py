@@ -3,6 +3,7 @@
 """Resolve what a rollback would change; see the module's documentation."""
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import (
@@ -24,7 +25,7 @@ from ansible_collections.marketsage.rollback.plugins.plugin_utils import control
 PLAN_VERSION = 1
 
 # What the operator chose among several possible targets; a run is gone on with by the same choice alone.
-CHOICES = ("to", "back", "archive_of")
+CHOICES = ("to", "back", "archive_of", "without")
 
 
 def wanted_for(services: list[str], to: Any) -> dict[str, str]:
@@ -62,6 +63,8 @@ def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise BadInput(f"services: {', '.join(unknown)} is not in the catalogue ({', '.join(arguments['catalogue'])})")
     recovery = recovery_planning.part(arguments["recovery"], arguments["accept_loss"], arguments["anyway"])
+    check_without(services, arguments, all_stay=bool(recovery))
+    arguments = {**arguments, "reports": heard(arguments)}
     fleet = fleet_of(arguments)
     plan = {
         "version": PLAN_VERSION,
@@ -98,6 +101,33 @@ def resolve(control: Control, arguments: dict[str, Any]) -> dict[str, Any]:
 
 def asked(arguments: dict[str, Any]) -> dict[str, Any]:
     return {choice: arguments[choice] for choice in CHOICES if arguments[choice]}
+
+
+def check_without(services: list[str], arguments: dict[str, Any], all_stay: bool) -> None:
+    """BadInput where a host to leave out is none of these services'; refused where its users would go on meeting it."""
+    named = arguments["without"]
+    if not named:
+        return
+    if all_stay or arguments["named"] or arguments["component"] is not None:
+        raise BadInput(f"without: {arguments['procedure']} leaves no host out")
+    hosts = [host for service in services for host in arguments["hosts"].get(service, [])]
+    if unknown := [name for name in named if name not in hosts]:
+        raise BadInput(f"without: {unknown[0]!r} is none of {', '.join(hosts)}")
+    if obstacle := fleet_of(arguments).undrainable(named):
+        raise Refused(f"without: {', '.join(named)} would go on serving what is live there: {obstacle}")
+
+
+def heard(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What the hosts reported; of those that are left out by name nothing but why they could not be read, if so."""
+    reports, named = arguments["reports"], arguments["without"]
+    silent = planning.silent_hosts(named, reports)
+    return {**reports, **{host: {"msg": silent.get(host, "as asked")} for host in named}}
+
+
+def may_be_silent(hosts: list[str], arguments: dict[str, Any], left_out_before: Iterable[str] = ()) -> int:
+    """How many of a service's hosts need not have reported: as many as may fail, and those known to be left out."""
+    known = {*arguments["without"], *left_out_before}
+    return fleet_of(arguments).may_fail(hosts) + len(known & set(planning.silent_hosts(hosts, arguments["reports"])))
 
 
 def fleet_of(arguments: dict[str, Any]) -> rolling.Fleet:
@@ -146,7 +176,6 @@ def services_to_roll_back(control: Control, arguments: dict[str, Any]) -> dict[s
     if arguments["component"] is not None:
         return service_of_component(arguments["component"], arguments, known)
     wanted = wanted_for(arguments["services"], arguments["to"])
-    fleet = fleet_of(arguments)
     back = arguments["back"] and validate.positive(arguments["back"], "back")
     return {
         service: planning.plan_service(
@@ -159,7 +188,7 @@ def services_to_roll_back(control: Control, arguments: dict[str, Any]) -> dict[s
             back=back,
             verdicts=arguments["schema_verdicts"],
             schema_too=arguments["schema_too"],
-            may_be_silent=fleet.may_fail(arguments["hosts"].get(service, [])),
+            may_be_silent=may_be_silent(arguments["hosts"].get(service, []), arguments),
         )
         for service in arguments["services"]
     }
@@ -176,6 +205,9 @@ def services_to_put_back(arguments: dict[str, Any], run_id: str, earlier: dict[s
             earlier=earlier["services"][service],
             run_id=run_id,
             verdicts=arguments["schema_verdicts"],
+            may_be_silent=may_be_silent(
+                arguments["hosts"].get(service, []), arguments, earlier["services"][service].get("left_out", [])
+            ),
         )
         for service in planning.changed_services(earlier)
     }
@@ -299,6 +331,7 @@ class ActionModule(control_action.ControlAction):
         "reason": {"type": "str", "required": True},
         "to": {"type": "raw"},
         "back": {"type": "int"},
+        "without": {"type": "list", "elements": "str", "default": []},
         "anyway": {"type": "bool", "default": False},
         "abort": {"type": "str"},
         "undo": {"type": "str"},

@@ -33,18 +33,22 @@ def plan_hash(plan: dict[str, Any]) -> str:
 
 
 def reports_of(
-    service: str, hosts: list[str], reports: dict[str, Any], may_be_silent: int = 0
+    service: str, hosts: list[str], reports: dict[str, Any], may_be_silent: int | None = None
 ) -> dict[str, dict[str, Any]]:
-    """What each host of a service reported; refused where there is no host or too many said nothing."""
+    """What each host of a service reported; refused where there is no host or too many said nothing.
+
+    None for `may_be_silent` means that no host can be left out, not even by name.
+    """
     if not hosts:
         raise Refused(f"{service}: its group has no host in the inventory, so there is nothing to roll back")
     silent = silent_hosts(hosts, reports)
-    if len(silent) > may_be_silent or len(silent) == len(hosts):
+    if len(silent) > (may_be_silent or 0) or len(silent) == len(hosts):
         said = "; ".join(f"{host}: {why}" for host, why in silent.items())
-        raise Refused(
-            f"{service}: could not be read on {len(silent)} of {len(hosts)} hosts ({said})",
-            "Restore the connection to these hosts and run the same command again.",
-        )
+        advice = "Restore the connection to these hosts and run the same command again."
+        if may_be_silent is not None and len(silent) < len(hosts):
+            names = ",".join(silent)
+            advice += f" Or leave them out: --without {names} (-e without={names}), they get no requests meanwhile."
+        raise Refused(f"{service}: could not be read on {len(silent)} of {len(hosts)} hosts ({said})", advice)
     return {host: _in_our_words(reports[host]) for host in hosts if host not in silent}
 
 
@@ -246,7 +250,7 @@ def plan_service(
     verdicts: dict[str, Any] | None,
     schema_too: bool = False,
     back: int | None = None,
-    may_be_silent: int = 0,
+    may_be_silent: int | None = None,
 ) -> dict[str, Any]:
     """One service's part of the plan. With `schema_too` its database goes back although its code may stay."""
     read = reports_of(service, hosts, reports, may_be_silent)
@@ -272,7 +276,7 @@ def _refuse_schema_behind_a_host(service: str, part: dict[str, Any]) -> None:
     if left_out and part.get("schema", {}).get("rollback"):
         raise Refused(
             f"{service}: the schema cannot go back while {', '.join(left_out)} is out of reach and may write to it",
-            "Restore the connection to these hosts, or stop them, and run the same command again.",
+            "Restore the connection to these hosts, or stop them and take them out of the inventory.",
         )
 
 
@@ -285,17 +289,20 @@ def reverse_service(
     earlier: dict[str, Any],
     run_id: str,
     verdicts: dict[str, Any] | None,
+    may_be_silent: int | None = None,
 ) -> dict[str, Any]:
     """One service's part of a plan that takes back what an earlier run did or had begun to do to it."""
     if len(earlier["from"]) != 1:
         raise Refused(f"{service}: {len(earlier['from'])} releases were live before {run_id}; name one with 'to'")
-    read = reports_of(service, hosts, reports)
+    read = reports_of(service, hosts, reports, may_be_silent)
     origin = earlier["from"][0]
     known = [*common_candidates(read), *live_releases(read)]
     target = next((release for release in known if release["commit"] == origin["commit"]), None)
     if target is None:
         raise Refused(f"{service}: {name_of(origin)}, which was live before {run_id}, is on no host any more")
     part = _part(settings, read, target)
+    if len(read) < len(hosts):
+        part["left_out"] = silent_hosts(hosts, reports)
     if settings["uses_database"]:
         part["schema"] = forward_schema(verdicts, target, live_releases(read), run_id)
     return part

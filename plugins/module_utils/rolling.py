@@ -60,7 +60,7 @@ class Fleet:
         batches = [hosts[:first], *(rest[start : start + size] for start in range(0, len(rest), size))]
         return {
             "batches": batches,
-            "may_fail": self.may_fail([*hosts, *left_out]) - len(left_out),
+            "may_fail": max(0, self.may_fail([*hosts, *left_out]) - len(left_out)),
             "stays_out": [host for host in hosts if self._is(host, "admin", "maint")],
         }
 

@@ -39,6 +39,13 @@ options:
       - The release to go back to, by its id, commit, tag or deployment, instead of the one that would be chosen.
       - For several services a dictionary with the service as key.
     type: raw
+  without:
+    description:
+      - Hosts that are left out, because they cannot be reached or must not be touched. They get no requests and keep
+        the release that they have; a later run takes them along.
+    type: list
+    elements: str
+    default: []
   back:
     description:
       - How many releases back, instead of the last good one; those marked bad are not counted.

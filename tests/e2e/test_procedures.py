@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from ansible_collections.marketsage.rollback.sandbox.layout import HOSTS
 from ansible_collections.marketsage.rollback.sandbox.load import Load, missing_rows
-from conftest import BIN, GIVING_UP, POLICY, Sandbox
+from conftest import BIN, GIVING_UP, POLICY, REPOSITORY, Sandbox
 
 SAID = ("-e", "severity=P0", "-e", 'reason="health answers 500"')
 GOOD = dict.fromkeys(HOSTS, "v1.1.0")
@@ -196,6 +196,36 @@ def test_a_destructive_migration_goes_back_with_the_code_and_loses_no_row(sandbo
 
     again = sandbox.playbook("full_system", *SAID)
     assert "DONE: nothing to change" in again.stdout
+
+
+OUT_OF_REACH = """
+all: {children: {backend: {hosts: {api-2: {ansible_connection: ssh, ansible_host: 127.0.0.1, ansible_port: 9}}}}}
+"""
+
+
+def test_a_host_out_of_reach_is_left_out_by_name_and_taken_along_when_it_is_back(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    sandbox.break_("backend-500")
+    inventory = tmp_path / "inventory"
+    shutil.copytree(REPOSITORY / "inventories/sandbox", inventory)
+    (inventory / "without.yml").write_text(OUT_OF_REACH)
+    words = ("backend", "-s", "P0", "-r", "health answers 500", "-i", str(inventory))
+    refused = sandbox.rollback("run", *words)
+    assert (refused.returncode, "--without api-2" in refused.stdout) == (3, True), refused.stdout
+    shown = sandbox.rollback("status", "-i", str(inventory)).stdout
+    assert re.search(r"^live api-1 .* v1\.2\.0-bad-health ", shown, re.MULTILINE), shown
+    assert re.search(r"^api-2: .*Connection refused", shown, re.MULTILINE), shown
+
+    done = sandbox.rollback("run", *words, "--without", "api-2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sandbox.live() == {"api-1": "v1.1.0", "api-2": "v1.2.0-bad-health"}
+    assert sandbox.drained() == ["api-2"]
+    assert {sandbox.answer().status_code for _time in range(6)} == {200}
+
+    back = sandbox.playbook("backend", *SAID)
+    assert back.returncode == 0, back.stdout + back.stderr
+    assert (sandbox.live(), sandbox.drained()) == (GOOD, [])
 
 
 UNREACHABLE = ("-e", "ansible_connection=ssh", "-e", "ansible_host=127.0.0.1", "-e", "ansible_port=9")

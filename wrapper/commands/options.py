@@ -24,6 +24,9 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable ou
 REASON = click.option("-r", "--reason", required=True, help="Why, in one line; it goes into the record.")
 RUN = click.argument("run_id", metavar="RUN", shell_complete=completion.runs)
 OPTIONAL_RUN = click.argument("run_id", metavar="[RUN]", required=False, shell_complete=completion.runs)
+WITHOUT = click.option(
+    "--without", metavar="HOST,HOST", default="", help="Hosts to leave out: without requests, and as they are."
+)
 WORDS = click.option("-e", "--extra-vars", "words", multiple=True, metavar="NAME=VALUE", help="A variable of SERVICE.")
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -16,6 +16,7 @@ from ansible_collections.marketsage.rollback.wrapper.commands.options import (
     OPTIONAL_RUN,
     REASON,
     RUN,
+    WITHOUT,
     WORDS,
 )
 
@@ -36,6 +37,7 @@ def _request_options(command: Any) -> Any:
         click.option("--to", metavar="RELEASE", shell_complete=completion.releases,
                      help="The release to go back to, instead of the last good one."),
         click.option("--back", type=int, metavar="N", help="So many releases back, those marked bad not counted."),
+        WITHOUT,
         click.option("--instead-of", metavar="RUN", shell_complete=completion.runs,
                      help="Take the place of a held or interrupted run."),
         click.option("--anyway", is_flag=True, help="Roll back although the severity prefers to fix forward."),
@@ -58,6 +60,7 @@ def request(service: str, **said: Any) -> dict[str, Any]:
         "severity": options.checked(validate.severity, said["severity"] or policy.severity_of(service)),
         "reason": options.checked(validate.reason, said["reason"]),
         "anyway": said.get("anyway", False),
+        "without": said["without"],
         **options.said_words(service, said.get("words", ())),
     }
     checks = {"component": validate.identifier, "to": validate.ref, "instead_of": validate.run_id}
@@ -166,23 +169,27 @@ def takeover(run_id: str, reason: str, inventory: Path, as_json: bool) -> None:
 
 @click.command()
 @RUN
+@WITHOUT
 @INVENTORY
 @JSON
-def abort(run_id: str, inventory: Path, as_json: bool) -> None:
+def abort(run_id: str, without: str, inventory: Path, as_json: bool) -> None:
     """Go back from the open RUN to where it started, with a gate of its own; then exit with 21."""
-    _go_on(run_id, inventory, as_json, abort=run_id)
+    _go_on(run_id, inventory, as_json, abort=run_id, without=without)
 
 
 @click.command()
 @RUN
 @REASON
 @click.option("-s", "--severity", metavar="P0..P3", default="", help="The severity [default: that of RUN].")
+@WITHOUT
 @INVENTORY
 @JSON
-def undo(run_id: str, reason: str, severity: str, inventory: Path, as_json: bool) -> None:
+def undo(run_id: str, severity: str, inventory: Path, as_json: bool, **said: str) -> None:
     """Go forward again from RUN, which is done, with a plan and a gate of its own."""
-    graded = {"severity": options.checked(validate.severity, severity)} if severity else {}
-    _go_on(run_id, inventory, as_json, undo=run_id, reason=options.checked(validate.reason, reason), **graded)
+    if severity:
+        said["severity"] = options.checked(validate.severity, severity)
+    said["reason"] = options.checked(validate.reason, said["reason"])
+    _go_on(run_id, inventory, as_json, undo=run_id, **said)
 
 
 @click.command()

@@ -57,7 +57,7 @@ def request(**words: Any) -> dict[str, Any]:
         "balancers": {"lb": {"enabled": False}}, "reports": {"api-1": READ}, "schema_verdicts": EQUAL,
         "session_scope": None, "session_stores": {}, "signed_sessions": [],
         "archives": [], "archive_of": None, "schema_too": False, "recovery": None, "accept_loss": "",
-        "takes_backup": False, "point_in_time": "", "component": None, "named": False,
+        "without": [], "takes_backup": False, "point_in_time": "", "component": None, "named": False,
         "rolling": False, "servers": {},
     }  # fmt: skip
     return {**said, **words}
@@ -387,6 +387,48 @@ def test_behind_the_page_all_hosts_go_at_once(control: Control, words: dict[str,
         *[["planned_backend", "at_once_backend"]] * 2, ["planned_balancer", "page_balancer"],
     ]  # fmt: skip
     assert begun["batches"] == []
+
+
+GONE = {**FLEET, "severity": "P0", "reports": {"api-1": READ, "api-2": {"msg": "no route to host"}}}
+
+
+def test_a_host_out_of_reach_holds_a_rollback_up_until_it_is_left_out_by_name(control: Control) -> None:
+    with pytest.raises(Refused, match=r"could not be read on 1 of 2 hosts \(api-2: no route to host\)") as refused:
+        resolved(control, **GONE)
+    assert "--without api-2" in refused.value.advice
+    plan = resolved(control, **GONE, without=["api-2"])
+    part = plan["services"]["backend"]
+    assert (part["hosts"], part["left_out"]) == (["api-1"], {"api-2": "no route to host"})
+    assert plan["asked"] == {"without": ["api-2"]}
+
+
+def test_a_host_that_is_well_can_be_left_out_too(control: Control) -> None:
+    part = resolved(control, **FLEET, without=["api-1"])["services"]["backend"]
+    assert (part["hosts"], part["left_out"]) == (["api-2"], {"api-1": "as asked"})
+    assert part["page_because"] == "there is only api-2 to serve meanwhile"
+
+
+def test_a_run_that_left_a_host_out_is_taken_back_without_it(control: Control) -> None:
+    run = opened(control, resolved(control, **GONE, without=["api-2"]))["run"]["id"]
+    moved = {"live": READ["candidates"][0], "candidates": [READ["live"]]}
+    reports = {"api-1": moved, "api-2": {"msg": "no route to host"}}
+    part = resolved(control, **{**GONE, "reports": reports}, abort=run)["services"]["backend"]
+    assert (part["hosts"], list(part["left_out"])) == (["api-1"], ["api-2"])
+    assert part["to"]["release"] == READ["live"]["release"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"without": ["api-9"]}, "without: 'api-9' is none of api-1, api-2"),
+        ({"without": ["api-1", "api-2"]}, "could not be read on 2 of 2 hosts"),
+        ({"without": ["api-2"], "balancers": {}}, "would go on serving what is live there: no balancer"),
+        ({"without": ["api-2"], "component": "auth"}, "without: backend leaves no host out"),
+    ],
+)
+def test_who_can_be_left_out_is_checked(control: Control, words: dict[str, Any], said: str) -> None:
+    with pytest.raises((BadInput, Refused), match=said):
+        resolved(control, **{**GONE, **words})
 
 
 def test_the_time_to_restore_ends_when_traffic_is_back_and_is_told_by_month(control: Control) -> None:

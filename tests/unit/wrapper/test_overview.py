@@ -24,8 +24,10 @@ def test_what_a_release_is_kept_as_is_told_for_each_that_could_be_restored() -> 
                               {"commit": "c", "built": False}]}
         for host in hosts
     }  # fmt: skip
-    told = [overview.kept({"commit": commit}, hosts, {"reports": reports}).plain for commit in "abc"]
-    assert told == ["built", "built on api-1 alone", "to be built"]
+    for silent in ({}, {"api-3": {"msg": "unreachable"}}):
+        found = {"reports": {**reports, **silent}}
+        told = [overview.kept({"commit": commit}, [*hosts, *silent], found).plain for commit in "abc"]
+        assert told == ["built", "built on api-1 alone", "to be built"]
     images = [(True, 7205), (True, None), (False, None)]
     told = [overview.kept({"can_rollback": is_kept, "retention_left": left}, [], {}).plain for is_kept, left in images]
     assert told == ["image, 2 h", "image", "to be built"]
