@@ -118,7 +118,7 @@ class Ending:
         run = self.run["id"]
         return [
             f"NEXT: go on with it, when what is in the way is mended: rollback resume {run}",
-            f"      or choose another release: --to RELEASE --instead-of {run}",
+            f"      or choose another release or leave a host out: --to RELEASE, --without HOST; --instead-of {run}",
             f"      or go back to where it started: rollback abort {run}",
         ]
 
