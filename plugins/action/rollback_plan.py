@@ -114,7 +114,10 @@ def check_without(services: list[str], arguments: dict[str, Any], all_stay: bool
     if unknown := [name for name in named if name not in hosts]:
         raise BadInput(f"without: {unknown[0]!r} is none of {', '.join(hosts)}")
     if obstacle := fleet_of(arguments).undrainable(named):
-        raise Refused(f"without: {', '.join(named)} would go on serving what is live there: {obstacle}")
+        raise Refused(
+            f"without: {', '.join(named)} would go on serving what is live there: {obstacle}",
+            "Stop the application there, take the host out of the inventory, and run the command without --without.",
+        )
 
 
 def heard(arguments: dict[str, Any]) -> dict[str, Any]:
