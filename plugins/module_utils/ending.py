@@ -34,7 +34,7 @@ class Ending:
         self.error = ""
         self.stopped: str | None = None
         self.undelivered: list[str] = []
-        self.failed_hosts: list[str] = []
+        self.failed_hosts: dict[str, str] = {}
         self.servers: dict[str, str] = {}
 
     def succeeded(self, values: dict[str, Any]) -> None:
@@ -52,8 +52,8 @@ class Ending:
     def failed(self, host: str, values: dict[str, Any]) -> None:
         """Take in a task's failure; the first of the collection's own errors is what the run failed of."""
         values = next((one for one in values.get("results", []) if isinstance(one, dict) and one.get("failed")), values)
-        if host not in ("localhost", *self.failed_hosts):
-            self.failed_hosts.append(host)
+        if host != "localhost":
+            self.failed_hosts.setdefault(host, " ".join(str(values.get("msg") or "failed").split()))
         if self.failure is None or (self.failure["exit_code"] is None and values.get("exit_code")):
             self.failure = {
                 "host": host,
@@ -96,9 +96,7 @@ class Ending:
             return _WITHOUT_A_RUN.get(self.status or "", [])
         failure = self.failure or {"host": "localhost", "msg": "ended before its last step", "advice": ""}
         lines = [f"{NAMES.get(code, 'FAILED')}: {failure['host']}: {failure['msg']}"]
-        others = [host for host in self.failed_hosts if host != failure["host"]]
-        if others:
-            lines.append(f"ALSO FAILED: {', '.join(others)}")
+        lines += self._also_failed(failure)
         lines += self._drained()
         if failure["advice"]:
             lines.append(f"NEXT: {failure['advice']}")
@@ -110,6 +108,14 @@ class Ending:
             return self.lines() or ["DONE"]
         failure = f"{self.failure['host']}: {self.failure['msg']}" if self.failure else self.error
         return [f"FAILED with exit code {exit_code}{': ' if failure else ''}{failure}"]
+
+    def _also_failed(self, failure: dict[str, Any]) -> list[str]:
+        """The other hosts that failed; where nothing was begun each with what was not said yet, for it may be why."""
+        others = {host: why for host, why in self.failed_hosts.items() if host != failure["host"]}
+        causes = {} if self.run else {host: why for host, why in others.items() if why not in failure["msg"]}
+        rest = [host for host in others if host not in causes]
+        lines = [f"ALSO FAILED: {host}: {why}" for host, why in causes.items()]
+        return lines + ([f"ALSO FAILED: {', '.join(rest)}"] if rest else [])
 
     def _ways_on(self) -> list[str]:
         """What can be done with a run that stays open."""

@@ -44,7 +44,7 @@ def reports_of(
     silent = silent_hosts(hosts, reports)
     if len(silent) > (may_be_silent or 0) or len(silent) == len(hosts):
         said = "; ".join(f"{host}: {why}" for host, why in silent.items())
-        advice = "Restore the connection to these hosts and run the same command again."
+        advice = "See that these hosts can be read, and run the same command again."
         if may_be_silent is not None and len(silent) < len(hosts):
             names = ",".join(silent)
             advice += f" Or leave them out: --without {names} (-e without={names}), they get no requests meanwhile."
@@ -55,7 +55,7 @@ def reports_of(
 def silent_hosts(hosts: list[str], reports: dict[str, Any]) -> dict[str, str]:
     """The hosts that could not be read, and why."""
     return {
-        host: _in_one_line(str(reports.get(host, {}).get("msg", "unreachable")))
+        host: _in_one_line(str(reports.get(host, {}).get("msg", "nothing was read")))
         for host in hosts
         if "candidates" not in reports.get(host, {})
     }

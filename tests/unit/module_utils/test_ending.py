@@ -48,6 +48,14 @@ def test_a_held_run_says_what_to_do_next() -> None:
     assert f"--instead-of {RUN['id']}" in lines[2]
 
 
+def test_where_nothing_was_begun_the_failure_behind_a_refusal_is_told_too() -> None:
+    end = Ending()
+    end.failed("railway", {"msg": "Validation failed:\nmissing: project"})
+    end.failed("api-2", {"msg": "no route to host"})
+    end.failed("localhost", {"msg": "not read (railway: nothing was read; api-2: no route to host)", "exit_code": 3})
+    assert end.lines()[1:] == ["ALSO FAILED: railway: Validation failed: missing: project", "ALSO FAILED: api-2"]
+
+
 def test_where_nothing_was_decided_ansibles_own_exit_code_stands() -> None:
     assert ending({"msg": "undefined variable"}).exit_code() is None
     assert ending({"status": "nothing", "run": None}).exit_code() is None
