@@ -132,7 +132,10 @@ def watch_table(watch: dict[str, Any]) -> Table:
 
 
 class LiveTable:
-    """The steps with their clocks against their budgets, redrawn while the run goes on."""
+    """The steps with their clocks against their budgets, redrawn while the run goes on.
+
+    The plan stays above them, so that what is happening has room in a terminal of 24 lines.
+    """
 
     def __init__(self, scene: Scene, on_failure: dict[str, str], console: Console) -> None:
         self.console = console
@@ -143,14 +146,12 @@ class LiveTable:
         )
 
     def tell(self, happening: Happening) -> None:
+        for line in self._planned(happening):
+            self.console.print(Text(f"  {line}"))
         if happening["event"] == "judged":
             for one in happening["criteria"]:
                 sign, style = _ANSWERS[one["answer"]]
                 self.console.print(Text.assemble((sign, style), f" {one['name']}: ", (one["evidence"], "dim")))
-        if happening["event"] == "ended":
-            style = "bold green" if happening["exit_code"] == 0 else "bold red"
-            for line in happening["lines"]:
-                self.console.print(Text(line, style=style))
 
     def say(self, line: str) -> None:
         self.console.print(Text(line, style="bold yellow"))
@@ -159,10 +160,14 @@ class LiveTable:
         table = Table(box=None, padding=(0, 1), show_header=False)
         for step in self.scene.steps:
             table.add_row(*self._row(step))
-        schema = schema_lines(self.scene.schema) if self.scene.schema else []
-        plan = [Text(f"  {line}") for line in [*self.scene.plan.get("summary", []), *schema]]
         watch = [watch_table(self.scene.watch)] if self.scene.watch else []
-        return Group(self._heading(), *plan, table, *watch, *self._footer())
+        return Group(self._heading(), table, *watch, *self._footer())
+
+    @staticmethod
+    def _planned(happening: Happening) -> list[str]:
+        if happening["event"] == "plan":
+            return list(happening["summary"])
+        return schema_lines(happening) if happening["event"] == "schema" else []
 
     def _heading(self) -> Text:
         total, limit = self.scene.elapsed(), self.scene.response_time
@@ -173,7 +178,10 @@ class LiveTable:
         )
 
     def _footer(self) -> list[Text]:
-        """What is awaited, what a failure would mean, and what was done last."""
+        """How it ended, or what is awaited, what a failure would mean, and what was done last."""
+        if self.scene.lines:
+            style = "bold green" if self.scene.exit_code == 0 else "bold red"
+            return [Text(line, style=style, overflow="fold") for line in self.scene.lines]
         current = self.scene.current
         now = ": ".join(filter(None, (self.scene.batch, self.scene.awaited)))
         lines = [Text(f"now      {now}", style="cyan")] if now else []

@@ -19,9 +19,9 @@ class Scene:
         self.response_time: int | None = None
         self.steps: list[Step] = []
         self.plan: dict[str, Any] = {}
-        self.schema: dict[str, Any] = {}
         self.run: str | None = None
         self.status: str | None = None
+        self.lines: list[str] = []
         self.watch: dict[str, Any] = {}
         self.awaited = ""
         self.batch = ""
@@ -57,9 +57,6 @@ class Scene:
     def _plan(self, happening: Happening) -> None:
         self.plan = happening
 
-    def _schema(self, happening: Happening) -> None:
-        self.schema = happening
-
     def _watched(self, happening: Happening) -> None:
         self.watch = happening
 
@@ -83,7 +80,7 @@ class Scene:
 
     def _ended(self, happening: Happening) -> None:
         self.run, self.exit_code = happening["run"] or self.run, happening["exit_code"]
-        self.status = happening["status"]
+        self.status, self.lines = happening["status"], happening["lines"]
 
     def _step(self, happening: Happening) -> Step:
         return next(step for step in self.steps if step.name == happening["step"])
