@@ -4,6 +4,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from ansible_collections.marketsage.rollback.wrapper import advice
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +16,7 @@ _PARTS = (
 
 
 def told(found: dict[str, Any]) -> dict[str, Any]:
-    return {part: found[part] for part in _PARTS}
+    return {**{part: found[part] for part in _PARTS}, "command": advice.typed(found["command"] or "") or None}
 
 
 def show(found: dict[str, Any]) -> None:
@@ -30,7 +31,7 @@ def show(found: dict[str, Any]) -> None:
     verdict = f"{found['severity']}: {found['action']}" if found["severity"] else "No trigger is exceeded."
     console.print(Text(verdict, "bold red" if found["severity"] else "bold green"))
     if found["command"]:
-        console.print(Text(found["command"], "bold"), soft_wrap=True)
+        console.print(Text(advice.typed(found["command"]), "bold"), soft_wrap=True)
 
 
 def measured_table(measured: list[dict[str, Any]]) -> Table:

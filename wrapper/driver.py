@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from ansible_collections.marketsage.rollback.wrapper import launch
+from ansible_collections.marketsage.rollback.wrapper import advice, launch
 from ansible_collections.marketsage.rollback.wrapper.progress import Happening, Progress
 
 
@@ -54,6 +54,7 @@ class Log:
 def drive(spool: Path) -> int:
     """Carry out what is asked for in the spool; its exit code."""
     request: dict[str, Any] = json.loads((spool / launch.REQUEST).read_text())
+    advice.names(request["named"])
     progress, log = Progress(request["steps"]), Log(spool)
     log.tell(progress.started(request["title"], request["response_time"]))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 from ansible_collections.marketsage.rollback.sandbox import layout
-from ansible_collections.marketsage.rollback.wrapper import console, launch, policy
+from ansible_collections.marketsage.rollback.wrapper import advice, console, launch, policy
 from ansible_collections.marketsage.rollback.wrapper.scene import Scene
 
 HELD = 20
@@ -23,6 +23,7 @@ def carry_out(procedure: str, inventory: Path, variables: dict[str, Any], check:
     request = {
         "playbook": os.fspath(playbook),
         "inventory": os.fspath(inventory.resolve()),
+        "named": advice.named(),
         "variables": variables,
         "check": check,
         "steps": policy.steps(playbook, only_plan=check),
@@ -47,6 +48,7 @@ def watch(run: str, inventory: Path, seconds: int | None, as_json: bool) -> int:
     request = {
         "playbook": os.fspath(policy.PLAYBOOKS / "watch.yml"),
         "inventory": os.fspath(inventory.resolve()),
+        "named": advice.named(),
         "variables": {"run_id": run, "watch_seconds": seconds},
         "check": False,
         "steps": {},
@@ -74,7 +76,8 @@ def _follow(driven: launch.Driven, scene: Scene, view: console.View) -> None:
         view.tell(happening)
         happening = driven.next()
     if scene.exit_code is None:
-        next_step = f"Next: rollback resume {scene.run}" if scene.run else "It had not opened a run yet."
+        go_on = advice.typed(f"Next: rollback resume {scene.run}")
+        next_step = go_on if scene.run else "It had not opened a run yet."
         view.say(f"The process that carried this out was killed. {next_step}")
         scene.exit_code = HELD if scene.run else 1
 
@@ -103,7 +106,7 @@ def follow_record(directory: Path, as_json: bool) -> Scene:
             view.say("No longer watching; the run goes on.")
             scene.exit_code = 0
     if scene.exit_code is None:
-        view.say(f"Nobody drives it any more. Next: rollback resume {directory.name}")
+        view.say(advice.typed(f"Nobody drives it any more. Next: rollback resume {directory.name}"))
         scene.exit_code = HELD
     return scene
 
@@ -140,5 +143,5 @@ def ask(playbook: str, inventory: Path, variables: dict[str, Any], check: bool) 
 
     code = launch.run_playbook(policy.PLAYBOOKS / playbook, inventory.resolve(), variables, check, handle)
     for line in ending.said(code) if code and not found["checks"] else []:
-        click.echo(line, err=True)
+        click.echo(advice.typed(line), err=True)
     return found, code

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from ansible_collections.marketsage.rollback.wrapper import scorecard
+from ansible_collections.marketsage.rollback.wrapper import advice, scorecard
 from ansible_collections.marketsage.rollback.wrapper.console import clock
 from rich.console import Console
 from rich.table import Table
@@ -71,7 +71,8 @@ def lock_line(holder: dict[str, Any] | None) -> Text:
     if holder is None:
         return Text("lock         free", style="green")
     text = f"lock         run {holder['run']} of {holder['owner']} since {holder['since']} ({holder['reason']})"
-    return Text(f"{text}\ngo on with it: rollback resume {holder['run']}", style="bold yellow")
+    go_on = advice.typed(f"rollback resume {holder['run']}")
+    return Text(f"{text}\ngo on with it: {go_on}", style="bold yellow")
 
 
 def maintenance_line(host: str, read: dict[str, Any]) -> Text:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.marketsage.rollback.plugins.module_utils.ending import INTERRUPTED, QUEUED, Ending
+from ansible_collections.marketsage.rollback.wrapper import advice
 
 VERSION = 1
 _RESULTS = {"runner_on_ok": "ok", "runner_on_failed": "failed", "runner_on_unreachable": "unreachable"}
@@ -71,7 +72,7 @@ class Progress:
             self.ending.stopped = "where no change was under way"
         if exit_code == QUEUED:
             self.ending.undelivered = ["how it ended"]
-        said = {"status": self.ending.status, "lines": self.ending.said(exit_code)}
+        said = {"status": self.ending.status, "lines": [advice.typed(line) for line in self.ending.said(exit_code)]}
         return self._happening("ended", exit_code=exit_code, run=run.get("id"), **said)
 
     def _happening(self, kind: str, **values: Any) -> Happening:

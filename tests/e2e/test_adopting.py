@@ -208,7 +208,8 @@ def test_another_product_is_rolled_back_by_its_inventory_alone(harbour: Harbour)
     assert harbour.book().status_code == 500
 
     assessed = harbour.rollback("assess")
-    assert "P1" in assessed.stdout and "rollback run backend" in assessed.stdout
+    inventory = harbour.directory / "inventory"
+    assert "P1" in assessed.stdout and f"rollback run -i {inventory} backend" in assessed.stdout
 
     plan = harbour.rollback("plan", "backend", "-s", "P0", "-r", "bookings are refused")
     assert not plan.returncode, plan.stdout + plan.stderr

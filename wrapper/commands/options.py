@@ -9,7 +9,16 @@ from typing import Any
 import click
 from ansible_collections.marketsage.rollback.plugins.module_utils import validate
 from ansible_collections.marketsage.rollback.plugins.module_utils.errors import RollbackError
-from ansible_collections.marketsage.rollback.wrapper import completion, policy
+from ansible_collections.marketsage.rollback.wrapper import advice, completion, policy
+from click.core import ParameterSource
+
+
+def _use(context: click.Context, parameter: click.Parameter, inventory: Path) -> Path:
+    if context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE:
+        advice.names(str(inventory))
+    used: Path = checked(policy.use, inventory)
+    return used
+
 
 INVENTORY = click.option(
     "-i",
@@ -17,7 +26,7 @@ INVENTORY = click.option(
     type=click.Path(exists=True, path_type=Path),
     envvar="ROLLBACK_INVENTORY",
     default=policy.SANDBOX,
-    callback=lambda _context, _parameter, inventory: checked(policy.use, inventory),
+    callback=_use,
     help="Where things are [default: $ROLLBACK_INVENTORY, else the sandbox].",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output, versioned.")
