@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, ClassVar
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import approval as approvals
@@ -105,12 +104,12 @@ def refuse_what_no_gate_can_ask(arguments: dict[str, Any]) -> None:
     from ansible_collections.marketsage.rollback.plugins.module_utils import checks, probes  # noqa: PLC0415  slow to load
 
     forms.check("rollback_checklists", arguments["checklists"])
-    for line in chain.from_iterable(arguments["checklists"].values()):
-        probes.kind_of(line)
-        checks.refuse_unknown_names(line, arguments["secret_files"])
-    for asked in arguments["asked"].values():
-        for line in asked["checks"]:
-            checks.refuse_unknown_addresses(line, asked["addresses"])
+    for name, lines in arguments["checklists"].items():
+        for line in lines:
+            probes.kind_of(line)
+            checks.refuse_unknown_names(line, arguments["secret_files"])
+            checks.refuse_unknown_addresses(line, arguments["addresses"])
+            checks.refuse_unknown_addresses(line, arguments["gate_addresses"].get(name, arguments["addresses"]))
     if lacking := unreadable(arguments["secret_files"], "secret_files"):
         raise BadInput("; ".join(lacking))
 
@@ -264,7 +263,8 @@ class ActionModule(control_action.ControlAction):
         "control_dir": {"type": "path", "required": True},
         "plan": {"type": "dict"},
         "checklists": {"type": "dict", "default": {}},
-        "asked": {"type": "dict", "default": {}},
+        "addresses": {"type": "dict", "default": {}},
+        "gate_addresses": {"type": "dict", "default": {}},
         "secret_files": {"type": "dict", "default": {}, "no_log": False},
         "run_id": {"type": "str"},
         "takeover": {"type": "str"},

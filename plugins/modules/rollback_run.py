@@ -40,10 +40,14 @@ options:
         so that one which cannot be asked is told before users meet the maintenance page.
     type: dict
     default: {}
-  asked:
+  addresses:
     description:
-      - By where they are asked, those lines that the gates ask (C(checks)) and where their URLs begin there
-        (C(addresses)). With O(state=opened) each of their addresses must be known.
+      - Where URLs of the lines begin that begin with V(<name>), by that name, asked as users ask. With
+        O(state=opened) each line's must be known.
+    type: dict
+    default: {}
+  gate_addresses:
+    description: The same for the gate that goes through a list, by the name of the list.
     type: dict
     default: {}
   secret_files:

@@ -94,16 +94,16 @@ SESSION = {"url": "<ap>/login", "json": {}, "cookie": "sid", "url_file": "/etc/r
         ([{"name": "up", "requests": [{"url": "<api>/<id>"}]}], {}, "'up' uses <id>, which is none of secret_files"),
         ([{"name": "up", "requests": [{"url": "<ap>/up"}]}], {}, "<ap>/up is asked, but addresses.ap.url does not say"),
         ([{"name": "up", "requests": [{"url": "<app>/"}]}], {}, "<app>/ is asked, but addresses.app.url does not say"),
+        ([{"name": "up", "requests": [{"url": "<edge>/"}]}], {}, "<edge>/ is asked, but addresses.edge.url does not"),
         ([{"name": "in", "session": SESSION}], {}, "<ap>/login is asked, but addresses.ap.url does not say"),
         ([], {"password": "/nowhere"}, "secret_files.password: /nowhere cannot be read"),
     ],
 )
 def test_what_no_gate_can_ask_is_bad_input_before_the_lock_is_taken(lines: Any, secrets: Any, said: str) -> None:
-    asked = {"api-1": {"checks": lines, "addresses": {"api": {"url": "http://127.0.0.1:3000"}, "app": {"url": ""}}}}
+    outside = {"api": {"url": "https://api.example.com"}, "app": {"url": ""}, "edge": {"url": "https://example.com"}}
+    asked = {"addresses": outside, "gate_addresses": {"backend": {"api": {"url": "http://127.0.0.1:3000"}}}}
     with pytest.raises(BadInput, match=said):
-        rollback_run.refuse_what_no_gate_can_ask(
-            {"checklists": {"backend": lines}, "asked": asked, "secret_files": secrets}
-        )
+        rollback_run.refuse_what_no_gate_can_ask({"checklists": {"backend": lines}, **asked, "secret_files": secrets})
 
 
 def test_what_requires_an_approval_is_proposed_and_not_begun(control: Control) -> None:
