@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.marketsage.rollback.plugins.module_utils import assessment, planning, watching
-from ansible_collections.marketsage.rollback.wrapper import launch, plots, policy
+from ansible_collections.marketsage.rollback.wrapper import advice, launch, plots, policy
 from ansible_collections.marketsage.rollback.wrapper.console import clock
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -237,7 +237,7 @@ def undo(shown: Shown) -> list[str]:
     }.get(shown["state"], [])
     archived = any(entry["step"] == "schema.rolled_back" for entry in shown["journal"])
     again = f"rollback run restore_archive -s {shown['severity']} -r WHY -e archive_of={run}"
-    return [*commands, *([again] if archived else [])]
+    return [advice.typed(command) for command in [*commands, *([again] if archived else [])]]
 
 
 def afterwards(shown: Shown) -> dict[str, list[dict[str, Any]]]:
