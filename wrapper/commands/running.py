@@ -60,7 +60,7 @@ def request(service: str, **said: Any) -> dict[str, Any]:
         "severity": options.checked(validate.severity, said["severity"] or policy.severity_of(service)),
         "reason": options.checked(validate.reason, said["reason"]),
         "anyway": said.get("anyway", False),
-        "without": said["without"],
+        "without": said.get("without", ""),
         **options.said_words(service, said.get("words", ())),
     }
     checks = {"component": validate.identifier, "to": validate.ref, "instead_of": validate.run_id}
