@@ -80,7 +80,7 @@ class Scene:
 
     def _ended(self, happening: Happening) -> None:
         self.run, self.exit_code = happening["run"] or self.run, happening["exit_code"]
-        self.status, self.lines = happening["status"], happening["lines"]
+        self.status, self.lines = happening.get("status"), happening["lines"]
 
     def _step(self, happening: Happening) -> Step:
         return next(step for step in self.steps if step.name == happening["step"])
