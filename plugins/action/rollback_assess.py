@@ -20,10 +20,14 @@ def assess(arguments: dict[str, Any]) -> dict[str, Any]:
     failing = assessment.health(arguments["results"], triggers["health"])
     exceeded = [one for one in measured if one["exceeded"]]
     severity = assessment.worst([one["severity"] for one in [*exceeded, *failing]])
-    services = assessment.accused(failing, list(arguments["hosts"]), arguments["checklists"])
-    deployed = assessment.deploys(arguments["reports"], {service: arguments["hosts"][service] for service in services})
+    services, alone = assessment.accused(failing, list(arguments["hosts"]), arguments["checklists"])
+    everywhere = assessment.deploys(arguments["reports"], arguments["hosts"])
+    deployed = [deploy for deploy in everywhere if deploy["service"] in services]
     began = min((one["since"] for one in exceeded if one["since"]), default=None)
-    cause = assessment.likely_cause(began, deployed, triggers["deploy_within"])
+    cause = assessment.likely_cause(began, deployed if alone else everywhere, triggers["deploy_within"])
+    if not alone:
+        # What fails through one service may be another's fault: whose deploy was the last before it began.
+        cause = cause[:1]
     meant = [deploy["service"] for deploy in cause or deployed[:1]] or services
     return {
         "changed": False,

@@ -75,15 +75,17 @@ def likely_cause(began: float | None, deployed: list[dict[str, Any]], within: in
     return [deploy for deploy in deployed if -_SLACK <= began - deploy["since"] <= within]
 
 
-def accused(failing: list[dict[str, Any]], services: list[str], checklists: dict[str, Any]) -> list[str]:
-    """The services that the failing checks tell of: by the lines of their gate, which need no other, else by any."""
+def accused(
+    failing: list[dict[str, Any]], services: list[str], checklists: dict[str, Any]
+) -> tuple[list[str], bool]:
+    """The services that the failing checks tell of, and whether they do so by lines of a gate, which need no other."""
     names = {one["name"] for one in failing}
     gates = {service: checklists.get(f"{service}_gate", checklists[service]) for service in services}
     for lines in (gates, checklists):
         found = [service for service in services if names & {line["name"] for line in lines[service]}]
         if found:
-            return found
-    return services
+            return found, lines is gates
+    return services, True
 
 
 def worst(severities: list[str]) -> str | None:
