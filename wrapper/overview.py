@@ -110,7 +110,7 @@ def service_table(service: str, hosts: list[str], found: dict[str, Any]) -> Tabl
     for column in ("tag", "since", "known", "schema", "kept"):
         table.add_column(column, no_wrap=True)
     for host in hosts:
-        live = _live(host, found)
+        live = _report(host, found).get("live")
         told = _release(service, live, found) if live else (Text("unknown", style="yellow"),)
         table.add_row(f"live {host}", *told)
     for candidate in _candidates(hosts, found):
@@ -120,21 +120,25 @@ def service_table(service: str, hosts: list[str], found: dict[str, Any]) -> Tabl
 
 def unread_lines(hosts: list[str], found: dict[str, Any]) -> list[Text]:
     """Why it is not known what is live on a host, a line each."""
-    unread = [host for host in hosts if not _live(host, found)]
-    why = {host: (found["reports"].get(host) or {}).get("msg", "not read") for host in unread}
-    return [Text(f"{host}: {said}", style="yellow") for host, said in why.items()]
+    reports = {host: _report(host, found) for host in hosts}
+    return [
+        Text(f"{host}: {report.get('msg', 'not read')}", style="yellow")
+        for host, report in reports.items()
+        if not report.get("live")
+    ]
 
 
-def _live(host: str, found: dict[str, Any]) -> dict[str, Any] | None:
-    live: dict[str, Any] | None = (found["reports"].get(host) or {}).get("live")
-    return live
+def _report(host: str, found: dict[str, Any]) -> dict[str, Any]:
+    """What was read on a host; empty where nothing was."""
+    report: dict[str, Any] = found["reports"].get(host) or {}
+    return report
 
 
 def kept(candidate: dict[str, Any], hosts: list[str], found: dict[str, Any]) -> Text:
     """Where a release is built, or for how long its image is kept: what is not must be built before it can run."""
     if "can_rollback" in candidate:
         return _image(candidate["can_rollback"], candidate.get("retention_left"))
-    reports = {host: found["reports"].get(host) or {} for host in hosts}
+    reports = {host: _report(host, found) for host in hosts}
     known = {host: report["candidates"] for host, report in reports.items() if "candidates" in report}
     built = [
         host
@@ -168,7 +172,7 @@ def drill_line(last: dict[str, Any] | None) -> Text:
 
 def _candidates(hosts: list[str], found: dict[str, Any]) -> list[dict[str, Any]]:
     """What the first host that was read could go back to, each commit once."""
-    reports = [found["reports"].get(host) or {} for host in hosts]
+    reports = [_report(host, found) for host in hosts]
     readable = (report["candidates"] for report in reports if report.get("candidates"))
     candidates: list[dict[str, Any]] = next(readable, [])
     return list({candidate["commit"]: candidate for candidate in reversed(candidates)}.values())[::-1]
